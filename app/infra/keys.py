@@ -1,0 +1,75 @@
+"""The one place where a Redis key is formatted.
+
+Every key bears the hash tag `{agent-tasks}`: one slot, so that one Lua script may touch a run's queue entry,
+events, checkpoints and thread together, on a Redis Cluster too.
+
+| key                                 | type   | written by        | lives                       |
+|-------------------------------------|--------|-------------------|-----------------------------|
+| agent-tasks                         | zset   | ledger            | while it has runs           |
+| {agent-tasks}:q:<release>           | zset   | ledger            | while it has runs           |
+| {agent-tasks}:epochs                | hash   | ledger            | a field per unfinished run  |
+| {agent-tasks}:states                | hash   | ledger            | a field per unfinished run  |
+| {agent-tasks}:attempts              | hash   | ledger            | a field per unfinished run  |
+| {agent-tasks}:wake:<release>        | list   | ledger            | until a worker wakes        |
+| {agent-tasks}:run:<run>             | hash   | ledger            | run retention after its end |
+| {agent-tasks}:events:<run>          | stream | event log         | event retention             |
+| {agent-tasks}:idem:<tenant>:<hash>  | string | ledger            | idempotency window          |
+| {agent-tasks}:thread:<thread>       | hash   | ledger            | thread retention            |
+| {agent-tasks}:thread:<thread>:runs  | zset   | ledger            | thread retention            |
+| {agent-tasks}:thread:<thread>:wait  | list   | ledger            | while runs wait             |
+| {agent-tasks}:cp:<thread>:…         | several| checkpoint saver  | thread retention            |
+| {agent-tasks}:key:<key id>          | hash   | auth              | until revoked               |
+"""
+
+from __future__ import annotations
+
+from app.infra.ids import STABLE, Release, RunId, TenantId, ThreadId
+
+TAG = "{agent-tasks}"
+"""The hash tag of every key. A shadow release puts its own prefix before it (see `Keys`)."""
+
+
+class Keys:
+    """Names of keys under one prefix: "" for ordinary releases, `shadow:<release>:` for a shadow one."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self._root = f"{prefix}{TAG}"
+        self._prefix = prefix
+        self.epochs = f"{self._root}:epochs"
+        self.states = f"{self._root}:states"
+        self.attempts = f"{self._root}:attempts"
+        self.doorbell = f"{self._root}:doorbell"
+        """Pub/sub channel: a run id is published when its event stream has grown."""
+
+    def queue(self, release: Release) -> str:
+        if release == STABLE:
+            return f"{self._prefix}agent-tasks" if not self._prefix else f"{self._root}:q:{STABLE}"
+        return f"{self._root}:q:{release}"
+
+    def wake(self, release: Release) -> str:
+        return f"{self._root}:wake:{release}"
+
+    def run(self, run_id: RunId) -> str:
+        return f"{self._root}:run:{run_id}"
+
+    def events(self, run_id: RunId) -> str:
+        return f"{self._root}:events:{run_id}"
+
+    def idempotency(self, tenant: TenantId, digest: str) -> str:
+        return f"{self._root}:idem:{tenant}:{digest}"
+
+    def thread(self, thread_id: ThreadId) -> str:
+        return f"{self._root}:thread:{thread_id}"
+
+    def thread_runs(self, thread_id: ThreadId) -> str:
+        return f"{self._root}:thread:{thread_id}:runs"
+
+    def thread_waiting(self, thread_id: ThreadId) -> str:
+        return f"{self._root}:thread:{thread_id}:wait"
+
+    def checkpoints(self, thread_id: ThreadId) -> str:
+        """Root of a thread's checkpoint keys; the saver adds its own segments after a colon."""
+        return f"{self._root}:cp:{thread_id}"
+
+    def api_key(self, key_id: str) -> str:
+        return f"{self._root}:key:{key_id}"
