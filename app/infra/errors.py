@@ -57,9 +57,7 @@ class RunNotFound(NotFound):
 
 class ThreadNotFound(NotFound):
     def __init__(self, thread_id: str) -> None:
-        super().__init__(
-            f"there is no thread {thread_id}", fix="leave thread_id out to begin one; the answer names it"
-        )
+        super().__init__(f"there is no thread {thread_id}", fix="leave thread_id out to begin one; the answer names it")
         self.thread_id = thread_id
 
 

@@ -33,9 +33,7 @@ class FencedLua:
     def __init__(self, folder: Path, name: str) -> None:
         self._lua = Lua(_FENCE + (folder / name).read_text(), name=name)
 
-    async def __call__(
-        self, redis_: Any, *, epochs: str, fence: Fence | None, keys: list[str], args: list[Any]
-    ) -> Any:
+    async def __call__(self, redis_: Any, *, epochs: str, fence: Fence | None, keys: list[str], args: list[Any]) -> Any:
         """Run it for `fence`; None writes unfenced, which only maintenance outside any run may do."""
         held = ["", ""] if fence is None else [fence.run_id, str(fence.epoch)]
         try:

@@ -10,6 +10,8 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:epochs                | hash   | ledger            | a field per unfinished run  |
 | {agent-tasks}:states                | hash   | ledger            | a field per unfinished run  |
 | {agent-tasks}:attempts              | hash   | ledger            | a field per unfinished run  |
+| {agent-tasks}:releases              | hash   | ledger            | a field per release         |
+| {agent-tasks}:claim:<worker>        | hash   | ledger            | a lease                     |
 | {agent-tasks}:wake:<release>        | list   | ledger            | until a worker wakes        |
 | {agent-tasks}:run:<run>             | hash   | ledger            | run retention after its end |
 | {agent-tasks}:events:<run>          | stream | event log         | event retention             |
@@ -38,6 +40,7 @@ class Keys:
         self.epochs = f"{self._root}:epochs"
         self.states = f"{self._root}:states"
         self.attempts = f"{self._root}:attempts"
+        self.releases = f"{self._root}:releases"
         self.doorbell = f"{self._root}:doorbell"
         """Pub/sub channel: a run id is published when its event stream has grown."""
 
@@ -48,6 +51,9 @@ class Keys:
 
     def wake(self, release: Release) -> str:
         return f"{self._root}:wake:{release}"
+
+    def claim(self, worker: str) -> str:
+        return f"{self._root}:claim:{worker}"
 
     def run(self, run_id: RunId) -> str:
         return f"{self._root}:run:{run_id}"

@@ -58,8 +58,8 @@ def configure(service: ServiceSettings) -> None:
 
 
 def get_logger(name: str) -> Any:
-    """A logger that names its module."""
-    return structlog.get_logger(name, logger=name)
+    """A logger whose lines name their module."""
+    return structlog.get_logger(module=name)
 
 
 def _error_without_its_text(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -68,7 +68,9 @@ class RedisSettings(Group):
     )
     max_connections: int = Field(64, ge=4, description="Connections per process; more callers wait their turn.")
     timeout_seconds: float = Field(2.0, gt=0, description="Longest wait for an answer before it counts as an outage.")
-    key_prefix: str = Field("", pattern=r"^[a-z0-9:_-]*$", description="Put before every key; a shadow release has one.")
+    key_prefix: str = Field(
+        "", pattern=r"^[a-z0-9:_-]*$", description="Put before every key; a shadow release has one."
+    )
 
     @field_validator("url")
     @classmethod
@@ -102,7 +104,9 @@ class ModelSettings(Group):
 
     openai_api_key: SecretStr | None = Field(None, description="Key for OpenAI or any compatible server.")
     openai_base_url: str | None = Field(
-        None, description="OpenAI-compatible server to use instead of api.openai.com.", examples=["http://127.0.0.1:8001/v1"]
+        None,
+        description="OpenAI-compatible server to use instead of api.openai.com.",
+        examples=["http://127.0.0.1:8001/v1"],
     )
     anthropic_api_key: SecretStr | None = Field(None, description="Key for Anthropic's models.")
     orchestrator_model: str = Field("gpt-5-mini", description="Model that plans, and answers simple questions.")
@@ -132,12 +136,16 @@ class ToolSettings(Group):
     http_allowed_hosts: tuple[str, ...] = Field(
         (), description="Hosts that the API client may call, as a JSON list.", examples=['["api.example.com"]']
     )
-    http_timeout_seconds: float = Field(10, gt=0, description="Longest that one HTTP call may take, redirects included.")
+    http_timeout_seconds: float = Field(
+        10, gt=0, description="Longest that one HTTP call may take, redirects included."
+    )
     http_max_bytes: int = Field(262_144, ge=1_024, description="Largest response that the API client reads.")
     tool_concurrency: int = Field(4, ge=1, le=64, description="Independent tool calls of one plan that run at a time.")
     max_answer_retries: int = Field(2, ge=0, le=10, description="Times that an ungrounded answer is tried again.")
     qdrant_url: str | None = Field(
-        None, description="Qdrant for documents and memory; without one, neither finds by meaning.", examples=["http://127.0.0.1:6333"]
+        None,
+        description="Qdrant for documents and memory; without one, neither finds by meaning.",
+        examples=["http://127.0.0.1:6333"],
     )
     qdrant_api_key: SecretStr | None = Field(None, description="Key of that Qdrant.")
     prompt_version: str = Field("latest", description="Version of the prompts, or `latest`.", examples=["2", "latest"])
@@ -227,7 +235,8 @@ def _explain(group: type[Group], location: tuple[int | str, ...], message: str) 
     field = group.model_fields.get(name)
     if field is None:
         return message.removeprefix("Value error, ")
-    return f"{variable(group, name)}: {message.removeprefix('Value error, ')}; example: {variable(group, name)}={example(field)}"
+    problem = message.removeprefix("Value error, ")
+    return f"{variable(group, name)}: {problem}; example: {variable(group, name)}={example(field)}"
 
 
 def example(field: FieldInfo) -> str:

@@ -1,0 +1,70 @@
+"""The api process's application: its routes, and the parts that its lifespan opens and closes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from app.api import problems
+from app.api.dependencies import Api
+from app.api.middleware import RequestScope
+from app.api.probes import readiness_checks
+from app.api.routers import chat, health, memories, runs, stream, threads
+from app.infra.auth import Authenticator
+from app.infra.keys import Keys
+from app.infra.redis import connect
+from app.infra.settings import Settings
+from app.infra.version import VERSION
+from app.runs.hub import hub
+from app.runs.ledger import RunLedger
+from app.workflows.names import graph_names
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; opens nothing before it is started. Raises `ConfigurationError` for unusable graphs."""
+    graphs = graph_names(settings.service.langgraph_config, default=settings.service.default_graph)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        redis = connect(
+            settings.redis.url.get_secret_value(),
+            max_connections=settings.redis.max_connections,
+            timeout_seconds=settings.redis.timeout_seconds,
+        )
+        keys = Keys(settings.redis.key_prefix)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(redis.aclose)
+            app.state.readiness = await stack.enter_async_context(readiness_checks(settings, redis))
+            app.state.api = Api(
+                settings=settings,
+                redis=redis,
+                keys=keys,
+                # Keys of callers are the same for all releases, a shadow one too: they lie under no prefix.
+                authenticator=Authenticator(redis, Keys()),
+                ledger=RunLedger(redis, keys, settings.runs, settings.release),
+                hub=await stack.enter_async_context(hub(redis, keys)),
+                graphs=graphs,
+            )
+            yield
+
+    app = FastAPI(
+        title="Slipway agent service",
+        version=VERSION,
+        summary="Runs of LangGraph agents that survive crashes, with streams that can be resumed.",
+        lifespan=lifespan,
+        max_body_size=settings.service.max_body_bytes,
+        telemetry={
+            "tracing": settings.telemetry.otel_exporter_otlp_endpoint is not None,
+            "metrics": settings.telemetry.otel_exporter_otlp_endpoint is not None,
+            "logs": False,
+            "operation_spans": False,
+        },
+        responses={500: {"model": problems.Problem}},
+    )
+    app.add_middleware(RequestScope)
+    problems.install(app)
+    for router in (chat.router, stream.router, runs.router, threads.router, memories.router, health.router):
+        app.include_router(router)
+    return app

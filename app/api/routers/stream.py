@@ -1,0 +1,32 @@
+"""POST /api/stream (start and follow a run), GET /runs/{run_id}/stream (follow one, from any event on)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sse_starlette import EventSourceResponse
+
+from app.api.dependencies import After, CallerDep, IdempotencyKey, Parts, RunIdPath
+from app.api.problems import problems
+from app.api.sse import stream
+from app.api.start import ChatRequest, start
+
+router = APIRouter(tags=["stream"])
+
+
+@router.post("/api/stream", response_class=EventSourceResponse, responses=problems(400, 401, 404, 409, 413, 422, 503))
+async def start_stream(
+    asked: ChatRequest, api: Parts, caller: CallerDep, after: After, idempotency_key: IdempotencyKey = None
+) -> EventSourceResponse:
+    """Say something to the agent and follow the run: `metadata`, `attempt`, `updates`, `messages`, `custom`, `end`.
+
+    Cut off? Follow /runs/{run_id}/stream with `Last-Event-ID`; X-Run-Id and the `metadata` event name the run.
+    Sending this request again starts another run unless it bears the same Idempotency-Key.
+    """
+    run_id = await start(api, caller, asked, idempotency_key)
+    return stream(api, await api.ledger.get(run_id), after)
+
+
+@router.get("/runs/{run_id}/stream", response_class=EventSourceResponse, responses=problems(400, 401, 404, 503))
+async def follow_run(run_id: RunIdPath, api: Parts, caller: CallerDep, after: After) -> EventSourceResponse:
+    """A run's events right after `Last-Event-ID`, or all of them; ends with the run. On any api process."""
+    return stream(api, await api.ledger.get(run_id, caller.tenant), after)

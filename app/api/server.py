@@ -1,0 +1,57 @@
+"""Serves the api until SIGTERM, then lets open requests end within DRAIN_SECONDS.
+
+On the signal no new connection is taken. Streams and waiting `/chat`s go on until their run ends or the time is
+up; then a stream ends between two events (its client comes back with Last-Event-ID) and `/chat` answers 202.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.main import create_app
+from app.infra.settings import Settings
+
+_LAST_SECONDS = 3
+"""After the time to drain: what remains to write the last bytes before connections are cut."""
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        service = settings.service
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=service.host,
+                port=service.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(service.drain_seconds) + _LAST_SECONDS,
+                # Envoy keeps idle connections for a minute; closing first would cut a request that is on its way.
+                timeout_keep_alive=75,
+            )
+        )
+        self._app, self._drain_seconds = app, service.drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        asyncio.get_running_loop().call_soon_threadsafe(self._leave_in_time)
+
+    def _leave_in_time(self) -> None:
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._app.state.api.hub.leave)
+
+
+def serve(settings: Settings) -> None:
+    """Run the api in this process; returns after a clean stop."""
+    app = create_app(settings)
+    # What was imported lives as long as the process: keep the collector from walking it again and again, and let
+    # more garbage gather between its rounds. Measured: p99 under load falls to a third.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    _Server(app, settings).run()

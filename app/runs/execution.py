@@ -1,0 +1,178 @@
+"""One attempt of a run: stream the graph under the fence, write its events, say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphRecursionError
+from langgraph.pregel import Pregel
+from langgraph.runtime import RunControl
+from langgraph.store.base import BaseStore
+
+from app.infra.context import EffectJournal, RunContext
+from app.infra.keys import Keys
+from app.infra.settings import Settings
+from app.memory.checkpoints import RedisSaver
+from app.models.prices import cost
+from app.runs.encoding import event_data
+from app.runs.events import EventWriter
+from app.runs.model import Claim, Run, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, and the run's result so far as JSON values."""
+
+    status: Status
+    result: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every attempt of a process shares."""
+
+    redis: Any
+    keys: Keys
+    settings: Settings
+    store: BaseStore | None
+    effects: EffectJournal
+
+
+class Execution:
+    """Runs one claim's graph. `control.request_drain` makes it stop at the next step (`GraphDrained` is raised)."""
+
+    def __init__(self, run: Run, claim: Claim, graph: Pregel[Any, Any, Any, Any], services: Services) -> None:
+        self._run, self._claim, self._services = run, claim, services
+        self.control = RunControl()
+        self._saver = RedisSaver(
+            services.redis,
+            services.keys,
+            fence=claim.fence,
+            ttl_seconds=services.settings.runs.thread_retention_seconds,
+        )
+        # Shared by all runs, so it is copied; `Pregel.copy` would validate the whole graph again for each run.
+        self._graph = copy.copy(graph)
+        self._graph.checkpointer = self._saver
+        if services.store is not None:
+            self._graph.store = services.store
+        self._usage = UsageMetadataCallbackHandler()
+
+    async def perform(self, events: EventWriter) -> Outcome:
+        """Stream the graph to its end, or to where it asks for a person. Raises what the graph raises."""
+        settings = self._services.settings.runs
+        values: dict[str, Any] = {}
+        interrupts: list[Any] = []
+        finish_reason = "stop"
+        try:
+            async for namespace, mode, payload in self._graph.astream(
+                await self._input(),
+                self._config(),
+                context=self._context(),
+                stream_mode=["values", "updates", "messages", "custom"],
+                subgraphs=True,
+                durability=settings.durability,
+                control=self.control,
+            ):
+                if mode == "values":
+                    if not namespace:
+                        values = payload
+                    continue
+                if mode == "updates" and "__interrupt__" in payload:
+                    if not namespace:
+                        interrupts += [{"id": asked.id, "value": asked.value} for asked in payload["__interrupt__"]]
+                    continue
+                events.put(mode, event_data(namespace, mode, payload))
+        except GraphRecursionError:
+            finish_reason = "max_iterations"
+        if not values:  # every step was done before this attempt
+            values = (await self._graph.aget_state(self._config())).values
+        if interrupts:
+            return Outcome(Status.INTERRUPTED, {**self.result(values, "interrupt"), "interrupts": interrupts})
+        return Outcome(Status.SUCCESS, self.result(values, finish_reason))
+
+    async def _input(self) -> dict[str, Any] | None:
+        """The run's input; None where an earlier attempt has saved it, so that the graph goes on from there."""
+        if self._claim.attempt > 1:
+            saved = await self._saver.aget_tuple(self._config())
+            if saved is not None and saved.metadata.get("run_id") == self._run.run_id:
+                return None
+        given = dict(self._run.input)
+        if "messages" in given:
+            given["messages"] = convert_to_messages(given["messages"])
+        return given
+
+    def _config(self) -> RunnableConfig:
+        return {
+            "configurable": {"thread_id": self._run.thread_id},
+            "metadata": {"run_id": self._run.run_id},
+            "callbacks": [self._usage],
+            "recursion_limit": self._services.settings.runs.max_iterations,
+            "run_name": self._run.graph,
+        }
+
+    def _context(self) -> RunContext | None:
+        """Our context, for graphs that declare it; another schema would not know what to do with it."""
+        schema = self._graph.context_schema
+        if schema is not None and schema is not RunContext:
+            return None
+        run = self._run
+        return RunContext(
+            run_id=run.run_id,
+            thread_id=run.thread_id,
+            tenant=run.tenant,
+            user=run.user,
+            release=run.release,
+            attempt=self._claim.attempt,
+            fence=self._claim.fence,
+            effects=self._services.effects,
+        )
+
+    def result(self, values: Any, finish_reason: str) -> dict[str, Any]:
+        """The run's result: the answer, what it rests on, which models were used and what they cost."""
+        last = _last_answer(values)
+        usage = self._usage.usage_metadata
+        price = cost(usage)
+        found: dict[str, Any] = {
+            **identity(self._run),
+            "answer": "" if last is None else last.text,
+            "model": None if last is None else last.response_metadata.get("model_name"),
+            "sources": values.get("sources", []) if isinstance(values, dict) else [],
+            "usage": {
+                name: sum(int(part[name]) for part in usage.values())  # type: ignore[literal-required]
+                for name in ("input_tokens", "output_tokens", "total_tokens")
+            },
+            "usage_by_model": {
+                model: {"input_tokens": part["input_tokens"], "output_tokens": part["output_tokens"]}
+                for model, part in usage.items()
+            },
+            "cost_usd": None if price is None else float(price),
+            "finish_reason": finish_reason,
+        }
+        return found
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """What every result of a run begins with."""
+    return {"run_id": run.run_id, "thread_id": run.thread_id, "release": run.release, "graph": run.graph}
+
+
+def _last_answer(values: Any) -> BaseMessage | None:
+    messages = values.get("messages", []) if isinstance(values, dict) else []
+    for message in reversed(messages):
+        if isinstance(message, AIMessage):
+            return message
+        if getattr(message, "type", "") == "human":
+            return None
+    return None
+
+
+async def bounded(execution: Execution, events: EventWriter, seconds: float) -> Outcome:
+    """`perform` within a time; raises `TimeoutError` after it."""
+    async with asyncio.timeout(seconds):
+        return await execution.perform(events)

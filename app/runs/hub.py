@@ -1,0 +1,225 @@
+"""Tails of event streams for one api process: one reader for all runs that somebody here follows.
+
+Scripts that grow a stream publish its run id on one channel (the doorbell). The hub reads all streams that rang
+with one XREAD and shares the entries among the followers of each run; a follower that is behind what the hub
+holds reads the stream itself. So a slow client holds neither a connection nor memory of its own, and silent runs
+cost nothing. After an outage of Redis every followed stream is read again: nothing is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import redis.exceptions
+
+from app.infra.errors import RedisUnavailable
+from app.infra.ids import RunId
+from app.infra.keys import Keys
+from app.infra.logging import get_logger
+from app.infra.redis import outages
+from app.runs.events import START, Event, position
+
+_log = get_logger(__name__)
+
+_PAGE = 500
+"""Entries per stream and read."""
+_SHARED = 512
+"""Entries per run that followers share; who is further behind reads for himself."""
+_SILENCE_SECONDS = 10.0
+"""Silence after which the connection of the doorbell is tried with a PING."""
+_RECONNECT_SECONDS = (0.05, 1.0)
+"""First and longest pause between attempts to hear the doorbell again."""
+
+
+class _Feed:
+    """What the hub holds of one run: its newest entries, and everyone who waits for more."""
+
+    def __init__(self, after: str) -> None:
+        self.floor = position(after)
+        """All entries after this position, up to `head`, are in `entries`."""
+        self.head = after
+        self.entries: deque[Event] = deque()
+        self.followers = 0
+        self.grown = asyncio.Event()
+
+    def add(self, events: list[Event]) -> None:
+        self.entries.extend(events)
+        self.head = events[-1].id
+        while len(self.entries) > _SHARED:
+            self.floor = position(self.entries.popleft().id)
+        self.grown.set()
+        self.grown = asyncio.Event()
+
+
+class EventHub:
+    """Follows runs. `start` and `close` belong to the process's life."""
+
+    def __init__(self, client: Any, keys: Keys) -> None:
+        self._redis, self._keys = client, keys
+        self._feeds: dict[RunId, _Feed] = {}
+        self._rang: set[RunId] = set()
+        self._ring = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._leaving = False
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._read())]
+
+    def leave(self) -> None:
+        """End every `follow` between two events: the process stops, its clients go on elsewhere."""
+        self._leaving = True
+        for feed in self._feeds.values():
+            feed.grown.set()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def follow(self, run_id: RunId, after: str = START) -> AsyncIterator[Event]:
+        """The run's events after the id `after`, as they come, up to and including `end`.
+
+        A `gap` comes first when events after `after` are no longer kept. Waits for as long as the run takes, over
+        outages of Redis too; the caller bounds it, and `leave` ends it early. A run without any stream gives
+        nothing: check its record first.
+        """
+        if await self._is_cut(run_id, after):
+            yield Event(after, "gap", b'{"after":"%s"}' % after.encode())
+        feed = self._feeds.get(run_id)
+        if feed is None:
+            feed = self._feeds[run_id] = _Feed(after)
+        feed.followers += 1
+        try:
+            self._wake(run_id)
+            at = position(after)
+            while not self._leaving:
+                if at < feed.floor:
+                    events = await self._page(run_id, at)
+                else:
+                    events = [event for event in feed.entries if position(event.id) > at]
+                if not events:
+                    if at >= feed.floor:
+                        await feed.grown.wait()
+                    else:
+                        at = feed.floor
+                    continue
+                for event in events:
+                    yield event
+                    if event.name == "end":
+                        return
+                at = position(events[-1].id)
+        finally:
+            feed.followers -= 1
+            if feed.followers == 0 and self._feeds.get(run_id) is feed:
+                del self._feeds[run_id]
+
+    async def _is_cut(self, run_id: RunId, after: str) -> bool:
+        """Whether entries right after `after` may be gone: the stream begins later than it should."""
+        stream = self._keys.events(run_id)
+        with outages():
+            if after == START:
+                first = await self._redis.xrange(stream, count=1)
+                return bool(first) and first[0][1].get(b"e") != b"metadata"
+            first, same = (
+                await self._redis.xrange(stream, count=1),
+                await self._redis.xrange(stream, min=after, max=after),
+            )
+        return not same and (not first or position(first[0][0].decode()) > position(after))
+
+    async def _page(self, run_id: RunId, at: tuple[int, int]) -> list[Event]:
+        while True:
+            try:
+                with outages():
+                    entries = await self._redis.xrange(self._keys.events(run_id), min=f"({at[0]}-{at[1]}", count=_PAGE)
+                return _events(entries)
+            except RedisUnavailable:
+                await asyncio.sleep(_RECONNECT_SECONDS[1])
+
+    def _wake(self, run_id: RunId) -> None:
+        self._rang.add(run_id)
+        self._ring.set()
+
+    async def _listen(self) -> None:
+        """Hear the doorbell; after each subscription, the client's own silent ones too, read all that is followed."""
+        pause = _RECONNECT_SECONDS[0]
+        while True:
+            try:
+                async with self._redis.pubsub() as bell:
+                    await bell.subscribe(self._keys.doorbell)
+                    await self._hear(bell)
+            except (redis.exceptions.RedisError, OSError) as error:
+                _log.warning("doorbell lost", error=type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RECONNECT_SECONDS[1])
+
+    async def _hear(self, bell: Any) -> None:
+        unanswered = 0
+        while True:
+            message = await bell.get_message(timeout=_SILENCE_SECONDS)
+            if message is None:
+                if unanswered == 2:
+                    raise redis.exceptions.ConnectionError("the doorbell's connection is dead")
+                unanswered += 1
+                await bell.ping()
+                continue
+            unanswered = 0
+            if message["type"] == "message":
+                run_id = RunId(message["data"].decode())
+                if run_id in self._feeds:
+                    self._wake(run_id)
+            elif message["type"] == "subscribe":
+                for run_id in self._feeds:
+                    self._wake(run_id)
+
+    async def _read(self) -> None:
+        while True:
+            await self._ring.wait()
+            self._ring.clear()
+            runs = [run_id for run_id in self._rang if run_id in self._feeds]
+            self._rang.clear()
+            if not runs:
+                continue
+            streams = {self._keys.events(run_id): self._feeds[run_id].head for run_id in runs}
+            try:
+                with outages():
+                    reply = await self._redis.xread(streams, count=_PAGE)
+            except RedisUnavailable:
+                for run_id in runs:
+                    self._wake(run_id)
+                await asyncio.sleep(_RECONNECT_SECONDS[0])
+                continue
+            by_stream = {self._keys.events(run_id): run_id for run_id in runs}
+            for stream, entries in reply.items() if isinstance(reply, dict) else reply:
+                run_id = by_stream[stream.decode()]
+                feed = self._feeds.get(run_id)
+                if feed is None:
+                    continue
+                events = _events(entries)
+                # A feed that was dropped and made anew while we waited may lie elsewhere: never add twice.
+                fresh = [event for event in events if position(event.id) > position(feed.head)]
+                if fresh and streams[stream.decode()] == feed.head:
+                    feed.add(fresh)
+                if len(events) >= _PAGE:
+                    self._wake(run_id)
+
+
+def _events(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Event]:
+    return [
+        Event(entry_id.decode(), fields[b"e"].decode(), fields[b"d"], fields.get(b"a", b"").decode())
+        for entry_id, fields in entries
+    ]
+
+
+@contextlib.asynccontextmanager
+async def hub(client: Any, keys: Keys) -> AsyncIterator[EventHub]:
+    """A running hub."""
+    made = EventHub(client, keys)
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.close()

@@ -1,0 +1,55 @@
+"""The worker as a process: opens what runs need, works until SIGTERM or SIGINT, closes it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+
+import uvloop
+
+from app.infra.keys import Keys
+from app.infra.logging import get_logger
+from app.infra.redis import connect
+from app.infra.settings import Settings
+from app.memory.store import open_store
+from app.runs.effects import DirectEffects
+from app.runs.execution import Services
+from app.runs.ledger import RunLedger
+from app.runs.worker import Worker
+from app.workflows.registry import GraphRegistry
+
+_log = get_logger(__name__)
+
+
+def work(settings: Settings) -> None:
+    """Execute runs of this process's release; returns after a clean stop. Raises `ConfigurationError` at start."""
+    graphs = GraphRegistry.load(settings.service.langgraph_config)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)  # as in app.api.server
+    uvloop.run(_work(settings, graphs))
+
+
+async def _work(settings: Settings, graphs: GraphRegistry) -> None:
+    redis = connect(
+        settings.redis.url.get_secret_value(),
+        max_connections=settings.redis.max_connections,
+        timeout_seconds=settings.redis.timeout_seconds,
+    )
+    keys = Keys(settings.redis.key_prefix)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(redis.aclose)
+        store = await stack.enter_async_context(open_store(settings))
+        worker = Worker(
+            RunLedger(redis, keys, settings.runs, settings.release),
+            Services(redis=redis, keys=keys, settings=settings, store=store, effects=DirectEffects()),
+            graphs.get,
+        )
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, worker.stop)
+        _log.info("worker ready", slots=settings.runs.worker_slots, graphs=graphs.names)
+        await worker.run()
+        _log.info("worker stopped")

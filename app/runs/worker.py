@@ -1,0 +1,321 @@
+"""The worker: claims due runs of its release, executes up to WORKER_SLOTS at a time, and leaves without losing one.
+
+On SIGTERM it claims nothing more, asks each graph to stop at its next step, and gives the runs back; they go on
+elsewhere from their last checkpoint. What does not stop within DRAIN_SECONDS is cut off and given back all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from langgraph.errors import GraphDrained
+from langgraph.pregel import Pregel
+
+from app.infra import telemetry
+from app.infra.errors import RedisUnavailable, StaleEpoch
+from app.infra.ids import RunId
+from app.infra.keys import Keys
+from app.infra.logging import get_logger
+from app.infra.redis import connect, outages
+from app.infra.retries import backoff, is_transient
+from app.runs.encoding import encode, plain
+from app.runs.events import EventWriter
+from app.runs.execution import Execution, Outcome, Services, bounded, identity
+from app.runs.heartbeat import Heartbeat
+from app.runs.ledger import RunLedger
+from app.runs.model import Claim, Run, Status
+
+_log = get_logger(__name__)
+
+_LONGEST_SLEEP_SECONDS = 10.0
+"""An idle worker looks at the queue this often without being woken: what a lost wake-up costs at most."""
+_RECONNECT_SECONDS = 0.5
+_GIVE_BACK_SECONDS = 30.0
+"""How long a run is offered back while Redis is away; after that its lease ends by itself."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A run under way in this process."""
+
+    claim: Claim
+    task: asyncio.Task[None]
+    execution: Execution | None = None
+    ending: str = ""
+    """Why its task is being cancelled: `cancelled` (by the caller), `stale` (a newer owner) or `drain`."""
+
+
+class Worker:
+    """Executes runs of one release. `graphs` gives the graph of a name, or raises KeyError."""
+
+    def __init__(
+        self, ledger: RunLedger, services: Services, graphs: Callable[[str], Pregel[Any, Any, Any, Any]]
+    ) -> None:
+        self._ledger, self._services, self._graphs = ledger, services, graphs
+        self._keys: Keys = services.keys
+        self._settings = services.settings
+        self.id = uuid.uuid4().hex
+        self._held: dict[RunId, _Held] = {}
+        self._stopping = asyncio.Event()
+        self._freed = asyncio.Event()
+        url = services.settings.redis.url.get_secret_value()
+        self._heartbeat = Heartbeat(
+            url,
+            self._keys,
+            ledger.release,
+            lease_seconds=self._settings.runs.lease_seconds,
+            on_state=self._on_state,
+        )
+        # Blocks for as long as the queue is empty, so it has a connection and a time-out of its own.
+        self._sleeper = connect(
+            url, max_connections=2, timeout_seconds=_LONGEST_SLEEP_SECONDS + self._settings.redis.timeout_seconds
+        )
+
+    def stop(self) -> None:
+        """Begin to leave: what a signal handler calls."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop`, then hand over and return."""
+        claiming = asyncio.create_task(self._claim_forever())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({claiming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if claiming.done():
+                claiming.result()  # it ends only by failing
+        finally:
+            for task in (claiming, stopping):
+                task.cancel()
+            await asyncio.gather(claiming, stopping, return_exceptions=True)
+            await self._drain()
+            self._heartbeat.close()
+            await self._sleeper.aclose()
+
+    async def _claim_forever(self) -> None:
+        slots = self._settings.runs.worker_slots
+        while True:
+            while len(self._held) >= slots:
+                self._freed.clear()
+                await self._freed.wait()
+            try:
+                claims = await self._ledger.claim(self.id, slots - len(self._held))
+                for claim in claims.runs:
+                    self._begin(claim)
+                if not claims.runs:
+                    await self._sleep(claims.next_due)
+            except RedisUnavailable:
+                _log.warning("Redis does not answer", fix="the worker tries again by itself")
+                await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _sleep(self, next_due: timedelta | None) -> None:
+        """Until woken by a new run, or until the next run is due."""
+        longest = _LONGEST_SLEEP_SECONDS if next_due is None else min(_LONGEST_SLEEP_SECONDS, next_due.total_seconds())
+        with outages():
+            await self._sleeper.blpop([self._keys.wake(self._ledger.release)], timeout=max(0.01, longest))
+
+    def _begin(self, claim: Claim) -> None:
+        task = asyncio.create_task(self._attempt(claim))
+        self._held[claim.run_id] = _Held(claim, task)
+        self._heartbeat.hold(claim)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._heartbeat.let_go(claim)
+            held = self._held.get(claim.run_id)
+            if held is not None and held.claim.epoch == claim.epoch:
+                del self._held[claim.run_id]
+            self._freed.set()
+            if not done.cancelled() and (error := done.exception()) is not None:
+                _log.error("attempt ended without an outcome", run_id=claim.run_id, exc_info=error)
+
+        task.add_done_callback(ended)
+
+    def _on_state(self, run_id: RunId, epoch: int, state: str) -> None:
+        held = self._held.get(run_id)
+        if held is not None and held.claim.epoch == epoch:
+            self._end(held, "cancelled" if state == "cancelling" else "stale")
+
+    def _end(self, held: _Held, why: str) -> None:
+        if not held.ending:
+            held.ending = why
+            held.task.cancel()
+
+    async def _attempt(self, claim: Claim) -> None:
+        """Execute a claimed run to an outcome, a retry or a hand-over; leaves it alone when it has a newer owner."""
+        held = self._held[claim.run_id]
+        started = time.monotonic()
+        try:
+            run = await self._ledger.get(claim.run_id)
+            with structlog.contextvars.bound_contextvars(
+                run_id=run.run_id, thread_id=run.thread_id, tenant=run.tenant, request_id=run.request_id
+            ):
+                telemetry.queue_wait.record(claim.waited_seconds, {"graph": run.graph})
+                with telemetry.tracer.start_as_current_span(
+                    f"run {run.graph}",
+                    context=telemetry.resume(run.traceparent),
+                    attributes={
+                        "slipway.run.id": run.run_id,
+                        "gen_ai.conversation.id": run.thread_id,
+                        "slipway.run.attempt": claim.attempt,
+                    },
+                ):
+                    await self._execute(run, held)
+        except StaleEpoch as error:
+            telemetry.fencing_refusals.add(1)
+            _log.warning("run has a newer owner", run_id=claim.run_id, held=error.held, current=error.current)
+        except RedisUnavailable:
+            _log.warning("Redis went away under a run", run_id=claim.run_id, seconds=time.monotonic() - started)
+            await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
+
+    async def _execute(self, run: Run, held: _Held) -> None:
+        outcome = await self._outcome(run, held)
+        if outcome is not None:
+            await self._complete(run, held.claim, outcome)
+
+    async def _outcome(self, run: Run, held: _Held) -> Outcome | None:
+        """What the attempt came to; None when the run was given back. Raises what says that it is no longer ours."""
+        claim = held.claim
+        if claim.cancelling:
+            return Outcome(Status.CANCELLED, identity(run))
+        if claim.attempt > self._settings.runs.run_max_attempts:
+            return _failed(run, "attempts_exhausted")
+        events = EventWriter(
+            self._services.redis,
+            self._keys,
+            claim,
+            most=self._settings.runs.event_max_entries,
+            failed=lambda _: self._end(held, "stale"),
+        )
+        events.put("attempt", encode({"attempt": claim.attempt}))
+        try:
+            held.execution = Execution(run, claim, self._graphs(run.graph), self._services)
+            outcome = await bounded(held.execution, events, self._settings.runs.run_timeout_seconds)
+            await events.flush()
+            return outcome
+        except asyncio.CancelledError:
+            events.close()
+            task = asyncio.current_task()
+            if not held.ending or task is None:
+                raise
+            task.uncancel()
+            return await self._ended_on_request(run, held, events)
+        except GraphDrained:
+            await events.flush()
+            await self._hand_over(claim)
+            return None
+        except (StaleEpoch, RedisUnavailable):
+            events.close()
+            raise
+        except Exception as error:  # a graph may raise anything; it ends the attempt, not the worker
+            return await self._after(run, claim, error, events)
+
+    async def _ended_on_request(self, run: Run, held: _Held, events: EventWriter) -> Outcome | None:
+        """After we cancelled the attempt's own task: what the reason for it asks for."""
+        if held.ending == "cancelled":
+            return Outcome(Status.CANCELLED, identity(run))
+        if held.ending == "drain":
+            await self._hand_over(held.claim)
+            return None
+        await events.flush()  # raises what writing was refused with, if that was the reason
+        raise StaleEpoch(run.run_id, held.claim.epoch, None)
+
+    async def _hand_over(self, claim: Claim) -> None:
+        """Give the run back at once, as if this attempt had not been: stopping a worker is nobody's failure."""
+        telemetry.drains.add(1)
+        await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
+
+    async def _after(self, run: Run, claim: Claim, error: Exception, events: EventWriter) -> Outcome | None:
+        """What an attempt's error means: an outcome, or None when the run was put back for another attempt."""
+        stale_error = _cause(error, StaleEpoch) or _cause(error, RedisUnavailable)
+        if stale_error is not None:
+            events.close()
+            raise stale_error
+        await events.flush()
+        last = claim.attempt >= self._settings.runs.run_max_attempts
+        if isinstance(error, KeyError) and run.graph in error.args:
+            return _failed(run, "graph_unknown")
+        if is_transient(error) and not last:
+            pause = backoff(claim.attempt)
+            _log.warning(
+                "attempt failed, trying again", exc_info=error, attempt=claim.attempt, pause=pause.total_seconds()
+            )
+            await self._give_back(claim, pause=pause, used=claim.attempt)
+            return None
+        _log.error("run failed", exc_info=error, attempt=claim.attempt)
+        if isinstance(error, TimeoutError):
+            return Outcome(Status.TIMEOUT, {**identity(run), "error": {"kind": "run_timeout"}})
+        return _failed(run, "dependency_unavailable" if is_transient(error) else "internal")
+
+    async def _complete(self, run: Run, claim: Claim, outcome: Outcome) -> None:
+        result = plain(outcome.result)
+        while True:
+            try:
+                await self._ledger.complete(claim, run, outcome.status, result)
+                break
+            except RedisUnavailable:  # the work is done: keep trying while the run is ours, the script runs once
+                await asyncio.sleep(_RECONNECT_SECONDS)
+        now_ms = time.time() * 1000
+        labels = {"graph": run.graph, "status": str(outcome.status)}
+        telemetry.runs_ended.add(1, labels)
+        telemetry.run_duration.record(max(0.0, (now_ms - run.accepted_ms) / 1000), labels)
+        for model, used in outcome.result.get("usage_by_model", {}).items():
+            for direction in ("input", "output"):
+                telemetry.tokens.add(used[f"{direction}_tokens"], {"model": model, "direction": direction})
+        if outcome.result.get("cost_usd"):
+            telemetry.cost.add(outcome.result["cost_usd"], {"model": outcome.result.get("model") or "unknown"})
+        _log.info("run ended", status=str(outcome.status), attempt=claim.attempt)
+
+    async def _give_back(self, claim: Claim, *, pause: timedelta, used: int) -> None:
+        until = time.monotonic() + _GIVE_BACK_SECONDS
+        while True:
+            try:
+                await self._ledger.give_back(claim, pause=pause, used=used)
+                return
+            except StaleEpoch:
+                return  # somebody has it already
+            except RedisUnavailable:
+                if time.monotonic() > until or self._stopping.is_set():
+                    return
+                await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _drain(self) -> None:
+        """Ask every run to stop at its next step; cut off what has not after DRAIN_SECONDS."""
+        for held in list(self._held.values()):
+            if held.execution is not None:
+                held.execution.control.request_drain("the worker is stopping")
+        tasks = [held.task for held in self._held.values()]
+        if tasks:
+            _log.info("draining", runs=len(tasks))
+            _, late = await asyncio.wait(tasks, timeout=self._settings.service.drain_seconds)
+            for held in list(self._held.values()):
+                if held.task in late:
+                    self._end(held, "drain")
+            if late:
+                await asyncio.wait(late, timeout=self._settings.redis.timeout_seconds)
+
+
+def _failed(run: Run, kind: str) -> Outcome:
+    return Outcome(Status.ERROR, {**identity(run), "error": {"kind": kind}})
+
+
+def _cause(error: BaseException, kind: type[Exception]) -> Exception | None:
+    """The error of `kind` that lies behind `error`, if any: graphs wrap and chain what the saver raises."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, kind):
+            return one
+        waiting += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += list(one.exceptions)
+    return None
