@@ -1,0 +1,168 @@
+"""Event streams on a real Valkey: written under the fence, followed without gap or repeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio as aioredis
+
+from app.infra.errors import StaleEpoch
+from app.infra.ids import STABLE
+from app.infra.keys import Keys
+from app.infra.redis import connect
+from app.infra.settings import RunSettings
+from app.runs.events import START, Event, EventWriter, is_event_id, position
+from app.runs.hub import EventHub, hub
+from app.runs.ledger import RunLedger
+from app.runs.model import Claim, Run, Status
+from tests.integration.conftest import new_run
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+async def events_hub(client: aioredis.Redis, keys: Keys) -> AsyncIterator[EventHub]:
+    async with hub(client, keys) as running:
+        yield running
+
+
+async def claimed(ledger: RunLedger) -> tuple[Run, Claim]:
+    await ledger.accept(new_run())
+    claim = (await ledger.claim("w1", 1)).runs[0]
+    return await ledger.get(claim.run_id), claim
+
+
+def writer(client: aioredis.Redis, keys: Keys, claim: Claim, failures: list[Exception] | None = None) -> EventWriter:
+    return EventWriter(client, keys, claim, most=20_000, failed=(failures if failures is not None else []).append)
+
+
+async def collect(stream: AsyncIterator[Event]) -> list[Event]:
+    async with asyncio.timeout(20):
+        return [event async for event in stream]
+
+
+async def test_a_follower_sees_every_event_once_and_in_order(
+    ledger: RunLedger, client: aioredis.Redis, keys: Keys, events_hub: EventHub
+) -> None:
+    run, claim = await claimed(ledger)
+    following = [asyncio.create_task(collect(events_hub.follow(run.run_id))) for _ in range(3)]
+    out = writer(client, keys, claim)
+    for number in range(2_000):
+        out.put("custom", b"%d" % number)
+        if number % 100 == 0:
+            await out.flush()
+    await out.flush()
+    await ledger.complete(claim, run, Status.SUCCESS, {})
+    for seen in await asyncio.gather(*following):
+        assert [event.name for event in seen if event.name != "custom"] == ["metadata", "end"]
+        assert [event.data for event in seen if event.name == "custom"] == [b"%d" % n for n in range(2_000)]
+        ids = [position(event.id) for event in seen]
+        assert ids == sorted(set(ids))
+
+
+async def test_following_goes_on_right_after_any_event(
+    ledger: RunLedger, client: aioredis.Redis, keys: Keys, events_hub: EventHub
+) -> None:
+    """A client that was cut off comes back with the last id it saw, while others are ahead of it."""
+    run, claim = await claimed(ledger)
+    out = writer(client, keys, claim)
+    for number in range(1_500):  # more than the hub shares: the latecomer reads the stream itself
+        out.put("custom", b"%d" % number)
+    await out.flush()
+    ahead = asyncio.create_task(collect(events_hub.follow(run.run_id)))
+    everything = [entry.decode() for entry, _ in await client.xrange(keys.events(run.run_id))]
+    resumed = {
+        after: asyncio.create_task(collect(events_hub.follow(run.run_id, after)))
+        for after in (everything[0], everything[1], everything[700], everything[-1])
+    }
+    await ledger.complete(claim, run, Status.SUCCESS, {})
+    whole = [event.id for event in await ahead]
+    for after, task in resumed.items():
+        assert [event.id for event in await task] == whole[whole.index(after) + 1 :]
+
+
+async def test_trimmed_history_is_said_and_not_hidden(
+    ledger: RunLedger, client: aioredis.Redis, keys: Keys, events_hub: EventHub
+) -> None:
+    run, claim = await claimed(ledger)
+    out = writer(client, keys, claim)
+    for number in range(50):
+        out.put("custom", b"%d" % number)
+    await out.flush()
+    early = (await client.xrange(keys.events(run.run_id)))[3][0].decode()
+    await client.xtrim(keys.events(run.run_id), maxlen=10, approximate=False)
+    await ledger.complete(claim, run, Status.SUCCESS, {})
+    for after in (START, early):
+        seen = await collect(events_hub.follow(run.run_id, after))
+        assert seen[0].name == "gap"
+        assert [event.name for event in seen[1:]].count("gap") == 0
+        assert seen[-1].name == "end"
+
+
+async def test_events_of_a_former_owner_are_refused_and_it_is_told(
+    ledger: RunLedger, client: aioredis.Redis, keys: Keys
+) -> None:
+    run, claim = await claimed(ledger)
+    failures: list[Exception] = []
+    out = writer(client, keys, claim, failures)
+    await eventually(lambda: ledger.claim("w2", 1), until=lambda claims: bool(claims.runs), seconds=5)
+    out.put("messages", b'"from the grave"')
+    with pytest.raises(StaleEpoch):
+        await out.flush()
+    assert [type(error) for error in failures] == [StaleEpoch]
+    assert b"messages" not in [fields[b"e"] for _, fields in await client.xrange(keys.events(run.run_id))]
+
+
+async def test_a_batch_whose_reply_was_lost_is_not_written_again(
+    ledger: RunLedger, client: aioredis.Redis, keys: Keys
+) -> None:
+    run, claim = await claimed(ledger)
+    out, again = writer(client, keys, claim), writer(client, keys, claim)
+    for copy in (out, again):  # the second sends what the first has sent, as a repeated command does
+        copy.put("custom", b"1")
+        copy.put("custom", b"2")
+        await copy.flush()
+    entries = [fields for _, fields in await client.xrange(keys.events(run.run_id)) if fields[b"e"] == b"custom"]
+    assert [fields[b"d"] for fields in entries] == [b"1", b"2"]
+
+
+async def test_followers_miss_nothing_over_an_outage_of_redis(keys: Keys, run_settings: RunSettings) -> None:
+    """The doorbell is lost with the connection; what was written meanwhile is read when it is back."""
+    with ValkeyServer(aof=True, fsync="always") as server:
+        client = connect(server.url, timeout_seconds=0.5)
+        ledger = RunLedger(client, keys, run_settings.model_copy(update={"lease_seconds": 30.0}), STABLE)
+        async with hub(client, keys) as running:
+            run, claim = await claimed(ledger)
+            following = asyncio.create_task(collect(running.follow(run.run_id)))
+            out = writer(client, keys, claim)
+            for number in range(30):
+                out.put("custom", b"%d" % number)
+                if number == 10:
+                    await out.flush()
+                    server.stop()
+                if number == 20:
+                    server.start()
+            await out.flush()
+            await ledger.complete(claim, run, Status.SUCCESS, {})
+            seen = await following
+        assert [event.data for event in seen if event.name == "custom"] == [b"%d" % n for n in range(30)]
+        await client.aclose()
+
+
+async def test_a_hub_forgets_a_run_when_its_last_follower_leaves(ledger: RunLedger, events_hub: EventHub) -> None:
+    """Clients come and go all day; what they leave behind would add up."""
+    run, _ = await claimed(ledger)
+    following = events_hub.follow(run.run_id)
+    await anext(following)
+    assert run.run_id in events_hub._feeds
+    await following.aclose()  # type: ignore[attr-defined]
+    assert not events_hub._feeds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1", "1-", "-1", "1-x", "1-2-3", "１-2", "-5-0", f"{2**64}-0", "1" * 30 + "-0"]
+)
+def test_what_is_no_event_id_is_refused(text: str) -> None:
+    assert not is_event_id(text)
