@@ -1,37 +1,49 @@
-"""`python -m app api` serves HTTP, `python -m app worker` executes runs; both stop cleanly at SIGTERM."""
+"""`python -m app api` serves HTTP, `python -m app worker` executes runs; both stop cleanly at SIGTERM.
+
+`python -m app health api|worker` says by its exit code whether such a process on this machine lives: for health
+checks of containers.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from app.infra import logging, settings, telemetry
-from app.infra.errors import ConfigurationError
-
-_COMMANDS = ("api", "worker")
+_COMMANDS = (["api"], ["worker"], ["health", "api"], ["health", "worker"])
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; 0 after a clean stop, 2 for a wrong command or setting."""
-    if len(arguments) != 1 or arguments[0] not in _COMMANDS:
-        print(f"usage: python -m app {'|'.join(_COMMANDS)}", file=sys.stderr)  # noqa: T201
+    """Run the command; 0 after a clean stop, 1 for a sick process, 2 for a wrong command or setting."""
+    if arguments not in _COMMANDS:
+        print(f"usage: python -m app {' | '.join(' '.join(words) for words in _COMMANDS)}", file=sys.stderr)  # noqa: T201
         return 2
+    # Imported where they are needed: a health check must not load what only the service uses.
+    from app.infra import settings
+    from app.infra.errors import ConfigurationError
+
     try:
         found = settings.settings()
+        if arguments[0] == "health":
+            from app.infra.health import lives
+
+            return 0 if lives(arguments[1], found.service) else 1
+        from app.infra import logging, telemetry
+
         logging.configure(found.service)
         telemetry.configure(found, process=arguments[0])
-        if arguments[0] == "api":
-            from app.api.server import serve
+        try:
+            if arguments[0] == "api":
+                from app.api.server import serve
 
-            serve(found)
-        else:
-            from app.runs.process import work
+                serve(found)
+            else:
+                from app.runs.process import work
 
-            work(found)
+                work(found)
+        finally:
+            telemetry.shutdown()
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    finally:
-        telemetry.shutdown()
     return 0
 
 

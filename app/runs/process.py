@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import gc
 import signal
+from pathlib import Path
 
 import uvloop
 
+from app.infra.health import TOUCH_SECONDS, worker_file
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import connect
@@ -50,6 +52,14 @@ async def _work(settings: Settings, graphs: GraphRegistry) -> None:
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, worker.stop)
+        alive = asyncio.create_task(_stay_visibly_alive(worker_file(settings.service)))
         _log.info("worker ready", slots=settings.runs.worker_slots, graphs=graphs.names)
         await worker.run()
+        alive.cancel()
         _log.info("worker stopped")
+
+
+async def _stay_visibly_alive(file: Path) -> None:
+    while True:
+        file.touch()
+        await asyncio.sleep(TOUCH_SECONDS)
