@@ -20,10 +20,13 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:thread:<thread>:runs  | zset   | ledger            | thread retention            |
 | {agent-tasks}:thread:<thread>:wait  | list   | ledger            | while runs wait             |
 | {agent-tasks}:cp:<thread>:…         | several| checkpoint saver  | thread retention            |
+| {agent-tasks}:cp-run:<run>          | set    | checkpoint saver  | thread retention            |
 | {agent-tasks}:key:<key id>          | hash   | auth              | until revoked               |
 """
 
 from __future__ import annotations
+
+from urllib.parse import quote
 
 from app.infra.ids import STABLE, Release, RunId, TenantId, ThreadId
 
@@ -76,6 +79,10 @@ class Keys:
     def checkpoints(self, thread_id: ThreadId) -> str:
         """Root of a thread's checkpoint keys; the saver adds its own segments after a colon."""
         return f"{self._root}:cp:{thread_id}"
+
+    def checkpoint_run(self, run_id: str) -> str:
+        """Threads in which a run has made checkpoints. The id comes from a graph's metadata, hence the quoting."""
+        return f"{self._root}:cp-run:{quote(run_id, safe='')}"
 
     def api_key(self, key_id: str) -> str:
         return f"{self._root}:key:{key_id}"

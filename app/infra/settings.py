@@ -198,7 +198,16 @@ class Settings(BaseModel):
         return self
 
 
-GROUPS: dict[str, type[Group]] = {name: field.annotation for name, field in Settings.model_fields.items()}  # type: ignore[misc]
+GROUPS: dict[str, type[Group]] = {
+    "service": ServiceSettings,
+    "redis": RedisSettings,
+    "runs": RunSettings,
+    "models": ModelSettings,
+    "tools": ToolSettings,
+    "limits": LimitSettings,
+    "telemetry": TelemetrySettings,
+}
+"""The groups by their field in `Settings`."""
 
 
 def variable(group: type[Group], name: str) -> str:
@@ -219,7 +228,7 @@ def load(env_file: Path | None = REPOSITORY / ".env") -> Settings:
     lines: list[str] = []
     for name, group in GROUPS.items():
         try:
-            groups[name] = group(_env_file=env_file)  # type: ignore[call-arg]
+            groups[name] = group(_env_file=env_file)
         except ValidationError as error:
             lines += [_explain(group, problem["loc"], problem["msg"]) for problem in error.errors()]
     if not lines:

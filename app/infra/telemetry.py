@@ -59,7 +59,7 @@ def configure(settings: Settings, *, process: str) -> None:
     if process == "worker":
         from opentelemetry.instrumentation.genai.langchain import LangChainInstrumentor
 
-        LangChainInstrumentor().instrument()
+        LangChainInstrumentor().instrument()  # type: ignore[no-untyped-call]
 
 
 def shutdown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from langgraph.runtime import RunControl
 from langgraph.store.base import BaseStore
 
 from app.infra.context import EffectJournal, RunContext
+from app.infra.errors import StaleEpoch
 from app.infra.keys import Keys
 from app.infra.settings import Settings
 from app.memory.checkpoints import RedisSaver
@@ -47,7 +49,16 @@ class Services:
 class Execution:
     """Runs one claim's graph. `control.request_drain` makes it stop at the next step (`GraphDrained` is raised)."""
 
-    def __init__(self, run: Run, claim: Claim, graph: Pregel[Any, Any, Any, Any], services: Services) -> None:
+    def __init__(
+        self,
+        run: Run,
+        claim: Claim,
+        graph: Pregel[Any, Any, Any, Any],
+        services: Services,
+        *,
+        on_stale: Callable[[StaleEpoch], None],
+    ) -> None:
+        """`on_stale` is called at the first checkpoint write that is refused; LangGraph tells only at the end."""
         self._run, self._claim, self._services = run, claim, services
         self.control = RunControl()
         self._saver = RedisSaver(
@@ -55,6 +66,7 @@ class Execution:
             services.keys,
             fence=claim.fence,
             ttl_seconds=services.settings.runs.thread_retention_seconds,
+            on_stale=on_stale,
         )
         # Shared by all runs, so it is copied; `Pregel.copy` would validate the whole graph again for each run.
         self._graph = copy.copy(graph)

@@ -16,7 +16,7 @@ async def history(client: Any, keys: Keys, thread_id: ThreadId) -> list[dict[str
     from app.memory.checkpoints import RedisSaver
     from app.runs.encoding import message_json, plain
 
-    saver = RedisSaver(client, keys, fence=None, ttl_seconds=0)
+    saver = RedisSaver(client, keys, fence=None, ttl_seconds=1)  # writes nothing
     saved = await saver.aget_tuple({"configurable": {"thread_id": thread_id}})
     if saved is None:
         return []

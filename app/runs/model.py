@@ -86,6 +86,7 @@ class Run:
             status = Status(fields["status"])
         else:
             status = Status.RUNNING if state in (b"running", b"cancelling") else Status.PENDING
+        result = orjson.loads(fields["result"]) if "result" in fields else None
         return cls(
             run_id=RunId(fields["run_id"]),
             thread_id=ThreadId(fields["thread_id"]),
@@ -95,10 +96,10 @@ class Run:
             graph=fields["graph"],
             status=status,
             input=orjson.loads(fields["input"]),
-            attempt=int(attempt or fields.get("attempt", 0)),
+            attempt=int(attempt or 0) if result is None else result["attempt"],
             accepted_ms=int(fields["accepted_ms"]),
             ended_ms=int(fields["ended_ms"]) if "ended_ms" in fields else None,
-            result=orjson.loads(fields["result"]) if "result" in fields else None,
+            result=result,
             request_id=fields.get("request_id", ""),
             traceparent=fields.get("traceparent", ""),
         )

@@ -194,7 +194,9 @@ class Worker:
         )
         events.put("attempt", encode({"attempt": claim.attempt}))
         try:
-            held.execution = Execution(run, claim, self._graphs(run.graph), self._services)
+            held.execution = Execution(
+                run, claim, self._graphs(run.graph), self._services, on_stale=lambda _: self._end(held, "stale")
+            )
             outcome = await bounded(held.execution, events, self._settings.runs.run_timeout_seconds)
             await events.flush()
             return outcome
