@@ -22,6 +22,7 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:cp:<thread>:…         | several| checkpoint saver  | thread retention            |
 | {agent-tasks}:cp-run:<run>          | set    | checkpoint saver  | thread retention            |
 | {agent-tasks}:key:<key id>          | hash   | auth              | until revoked               |
+| {agent-tasks}:first-key             | string | bootstrap         | for good                    |
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Keys:
         self.states = f"{self._root}:states"
         self.attempts = f"{self._root}:attempts"
         self.releases = f"{self._root}:releases"
+        self.first_key = f"{self._root}:first-key"
+        """Id of the first key that was registered: a later start does not bring it back once it is revoked."""
         self.doorbell = f"{self._root}:doorbell"
         """Pub/sub channel: a run id is published when its event stream has grown."""
 

@@ -1,0 +1,11 @@
+"""LangGraph checkpoints of threads over plain Redis or Valkey, each write fenced by the epoch of the run that makes it.
+
+`RedisSaver` is all that others need. `layout` says which keys there are and how names and records are written;
+the scripts lie beside it. Nothing here decides when a thread ends: that is the ledger's.
+"""
+
+from app.memory.checkpoints.errors import CheckpointDamaged, ThreadTaken
+from app.memory.checkpoints.saver import RedisSaver
+from app.memory.checkpoints.serializer import serializer
+
+__all__ = ["CheckpointDamaged", "RedisSaver", "ThreadTaken", "serializer"]

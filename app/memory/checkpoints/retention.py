@@ -1,0 +1,170 @@
+"""What ends or doubles checkpoints: deleting, pruning and copying threads, and the reading that this rests on.
+
+All of it is maintenance: it may run beside a run of the same thread, in steps that are each atomic, and is safe to
+repeat when it was cut short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from app.infra.fence import FencedLua
+from app.infra.ids import ThreadId
+from app.infra.keys import Keys
+from app.infra.redis import Lua, outages
+from app.memory.checkpoints import layout
+from app.memory.checkpoints.errors import CheckpointDamaged, ThreadTaken
+from app.memory.checkpoints.layout import NUL, Record, ThreadKeys
+
+_FOLDER = Path(__file__).parent
+_READ = Lua((_FOLDER / "read.lua").read_text(), name="read.lua")
+_DROP = FencedLua(_FOLDER, "drop.lua")
+_SWEEP = FencedLua(_FOLDER, "sweep.lua")
+_FORGET = FencedLua(_FOLDER, "forget.lua")
+_COPY = FencedLua(_FOLDER, "copy.lua")
+
+_CHUNK = 200
+"""Checkpoints that one script reads or removes, so that Redis serves others in between."""
+
+
+class Retention(BaseCheckpointSaver[str]):
+    """The part of `RedisSaver` that removes and copies."""
+
+    _redis: Any
+    _keys: Keys
+    _ttl: int
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Remove every key of a thread. Nothing happens when there is none."""
+        thread = layout.thread(thread_id)
+        runs = {record.run_id for _, record in await self._records(thread) if record.run_id}
+        await self._forget(thread, ThreadKeys.of(self._keys, thread).all, runs)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints that these runs have made, in every thread, with what tasks wrote after them.
+
+        State that later checkpoints refer to stays. Threads whose graph has a `DeltaChannel` must not lose a run in
+        the middle: see the base class.
+        """
+        wanted = set(run_ids)
+        threads: set[ThreadId] = set()
+        for run_id in wanted:
+            with outages():
+                found = await self._redis.smembers(self._keys.checkpoint_run(run_id))
+            threads |= {ThreadId(thread.decode()) for thread in found}
+        for thread in threads:
+            await self._drop(thread, [name for name, record in await self._records(thread) if record.run_id in wanted])
+            await self._forget(thread, [], wanted)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """`keep_latest` leaves the newest checkpoint of each namespace, `delete` none.
+
+        Of a graph with a `DeltaChannel` it also leaves those older checkpoints that the newest one's value is
+        computed from.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"strategy must be 'keep_latest' or 'delete', not {strategy!r}")
+        for thread_id in thread_ids:
+            if strategy == "delete":
+                await self.adelete_thread(thread_id)
+                continue
+            thread = layout.thread(thread_id)
+            records = dict(await self._records(thread))
+            kept: set[str] = set()
+            for newest in _newest(records):
+                kept |= self._needed(newest, records)
+            await self._drop(thread, [name for name in records if name not in kept])
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Make a thread's checkpoints, writes and values those of a new thread, at one moment. Safe to repeat.
+
+        Raises `ThreadTaken` when the target has checkpoints that the source has not.
+        """
+        source, target = layout.thread(source_thread_id), layout.thread(target_thread_id)
+        if source == target:
+            return
+        runs = {record.run_id for _, record in await self._records(source) if record.run_id}
+        keys = [*ThreadKeys.of(self._keys, source).all, *ThreadKeys.of(self._keys, target).all]
+        others = await self._write(
+            _COPY, [*keys, *(self._keys.checkpoint_run(run_id) for run_id in sorted(runs))], [self._ttl, target]
+        )
+        if others:
+            raise ThreadTaken(target)
+
+    async def _write(self, script: FencedLua, keys: list[str], args: list[Any]) -> Any:
+        raise NotImplementedError
+
+    async def _read(self, thread_id: ThreadId, names: list[str], *, values: bool = True) -> list[list[Any] | None]:
+        """What `read.lua` says of `names`, in their order."""
+        keys = ThreadKeys.of(self._keys, thread_id).all
+        found: list[list[Any] | None] = await _READ(
+            self._redis, keys=keys, args=["full" if values else "records", *names]
+        )
+        return found
+
+    def _record(self, thread_id: ThreadId, found: list[Any]) -> tuple[str, Record]:
+        name = found[0].decode()
+        if found[1] is None:
+            raise CheckpointDamaged(thread_id, layout.split(name)[1], "its record")
+        return name, Record.load(found[1])
+
+    async def _records(self, thread: ThreadId) -> list[tuple[str, Record]]:
+        """Every checkpoint of a thread by name, without values."""
+        with outages():
+            names = [name.decode() for name in await self._redis.zrange(ThreadKeys.of(self._keys, thread).index, 0, -1)]
+        records = []
+        for start in range(0, len(names), _CHUNK):
+            part = await self._read(thread, names[start : start + _CHUNK], values=False)
+            records += [self._record(thread, found) for found in part if found is not None]
+        return records
+
+    async def _drop(self, thread: ThreadId, names: list[str]) -> None:
+        keys = ThreadKeys.of(self._keys, thread)
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            await self._write(_DROP, [keys.index, keys.records, keys.writes, keys.written], chunk)
+        if names:
+            await self._write(_SWEEP, [keys.records, keys.blobs], [])
+
+    async def _forget(self, thread: ThreadId, keys: list[str], runs: set[str]) -> None:
+        sets = [self._keys.checkpoint_run(run_id) for run_id in sorted(runs)]
+        await self._write(_FORGET, [*keys, *sets], [thread, len(keys)])
+
+    async def _threads(self) -> AsyncIterator[ThreadId]:
+        """Every thread that has checkpoints."""
+        before, after = ThreadKeys.of(self._keys, ThreadId("*")).index.split("*")
+        with outages():
+            async for key in self._redis.scan_iter(match=f"{before}*{after}", count=1000):
+                yield ThreadId(key.decode()[len(before) : -len(after)])
+
+    def _needed(self, name: str, records: dict[str, Record]) -> set[str]:
+        """`name` and the ancestors from which its delta channels are computed: back to each one's last snapshot.
+
+        LangGraph counts in the metadata the steps since each delta channel's snapshot; none are named there for a
+        channel whose whole value stands in the checkpoint itself.
+        """
+        needed = {name}
+        namespace = layout.split(name)[0]
+        record = records[name]
+        open_ = set(self.serde.loads_typed(record.metadata).get("counters_since_delta_snapshot") or ())
+        while open_ and record.parent:
+            name = f"{namespace}{NUL}{record.parent}"
+            if name not in records:
+                break
+            needed.add(name)
+            record = records[name]
+            open_ -= {layout.channel_of(blob, namespace) for blob in record.blobs}
+        return needed
+
+
+def _newest(records: dict[str, Record]) -> list[str]:
+    """The newest name of each namespace."""
+    newest: dict[str, str] = {}
+    for name in records:
+        namespace = layout.split(name)[0]
+        newest[namespace] = max(newest.get(namespace, ""), name)
+    return list(newest.values())

@@ -1,0 +1,246 @@
+"""`RedisSaver`: LangGraph's checkpoint saver over plain commands and Lua, fenced by the run's epoch.
+
+What it promises beside the interface: one round trip per write, one per read; a write of a worker that has lost its
+run raises `StaleEpoch` and changes nothing; Redis that does not answer raises `RedisUnavailable`, never "there is no
+checkpoint"; a checkpoint that has lost a part raises `CheckpointDamaged`, never comes back smaller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from app.infra.errors import StaleEpoch
+from app.infra.fence import Fence, FencedLua
+from app.infra.ids import ThreadId
+from app.infra.keys import Keys
+from app.infra.redis import outages
+from app.memory.checkpoints import layout
+from app.memory.checkpoints.errors import CheckpointDamaged
+from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
+from app.memory.checkpoints.retention import Retention
+from app.memory.checkpoints.serializer import serializer
+from app.memory.checkpoints.sync import SyncSaver
+
+_FOLDER = Path(__file__).parent
+_PUT = FencedLua(_FOLDER, "put.lua")
+_PUT_WRITES = FencedLua(_FOLDER, "put_writes.lua")
+_SERIALIZER = serializer()
+
+_PAGE = 20
+"""Checkpoints that a listing reads at a time, with their values."""
+_FILTER_PAGE = 200
+"""Checkpoints that a filtered listing looks at at a time, without values."""
+
+
+class RedisSaver(Retention, SyncSaver):
+    """Checkpoints of all threads under one prefix. Cheap: a worker makes one per run, bound to the run's fence.
+
+    `fence` None reads, and writes for maintenance outside any run. `ttl_seconds` is how long a thread lives after
+    its last write. `on_stale` is told of each refused write at the moment it happens: LangGraph itself reports a
+    failed background write only when the graph ends. `serde` replaces the serializer, for example by an
+    `EncryptedSerializer` over `serializer()`; key names, channel names, versions and run ids stay readable.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        keys: Keys,
+        *,
+        fence: Fence | None,
+        ttl_seconds: int,
+        on_stale: Callable[[StaleEpoch], None] | None = None,
+        serde: SerializerProtocol | None = None,
+    ) -> None:
+        if ttl_seconds < 1:
+            raise ValueError(f"ttl_seconds must be at least 1, not {ttl_seconds}")
+        super().__init__(serde=serde or _SERIALIZER)
+        self._redis, self._keys, self._fence, self._ttl, self._on_stale = redis, keys, fence, ttl_seconds, on_stale
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint; the same one again replaces it. Returns the config that names it.
+
+        Values that an earlier checkpoint stored are referred to; should they be gone (the thread ran out or was
+        pruned meanwhile), they are sent once more. Raises `StaleEpoch`, `RedisUnavailable`.
+        """
+        place = Place.of(config)
+        namespace = place.namespace or ""
+        values = checkpoint["channel_values"]
+        blobs = {
+            layout.blob_name(namespace, channel, version): channel
+            for channel, version in checkpoint["channel_versions"].items()
+            if channel in values
+        }
+        facts = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
+        if self._fence is not None:
+            facts.setdefault("run_id", self._fence.run_id)
+        run_id = str(facts.get("run_id") or "")
+        bare = {part: value for part, value in checkpoint.items() if part != "channel_values"}
+        record = Record(
+            run_id, list(blobs), place.checkpoint_id, self.serde.dumps_typed(bare), self.serde.dumps_typed(facts)
+        ).dump()
+        name = f"{namespace}{NUL}{checkpoint['id']}"
+        new = {blob for blob, channel in blobs.items() if channel in new_versions}
+        while True:
+            sent = [(blob, layout.write_value(self.serde, values[blobs[blob]])) for blob in new]
+            missing = await self._write(
+                _PUT,
+                [*ThreadKeys.of(self._keys, place.thread_id).all, self._keys.checkpoint_run(run_id)],
+                [self._ttl, name, record, place.thread_id if run_id else "", len(sent)]
+                + [part for pair in sent for part in pair]
+                + [blob for blob in blobs if blob not in new],
+            )
+            if not missing:
+                return place.config(checkpoint["id"])
+            new |= {blob.decode() for blob in missing}
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote after a checkpoint. Doing it again changes nothing, except that the newest error,
+        interrupt or resume of a task counts. Raises `StaleEpoch`, `RedisUnavailable`."""
+        place = Place.of(config)
+        args: list[Any] = [self._ttl]
+        for position, (channel, value) in enumerate(writes):
+            name = f"{place.name}{NUL}{task_id}{NUL}{layout.write_slot(channel, position)}"
+            stays = "last" if channel in WRITES_IDX_MAP else "first"
+            args += [name, layout.dump_write(self.serde, channel, task_path, value), stays]
+        await self._write(_PUT_WRITES, ThreadKeys.of(self._keys, place.thread_id).all, args)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that `config` names, or the newest of its namespace; None when there is none.
+
+        Raises `RedisUnavailable`, `CheckpointDamaged`.
+        """
+        place = Place.of(config)
+        [found] = await self._read(place.thread_id, [place.name])
+        return None if found is None else self._tuple(place.thread_id, found)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Checkpoints, newest first, read a page at a time.
+
+        Of one thread; of one namespace when `config` names it, else of all. Without `config` of every thread, one
+        thread after the other: that scans the key space. `filter` compares metadata for equality.
+        """
+        if limit is not None and limit <= 0:
+            return
+        if config is None:
+            threads = [(thread, Place(thread, None, "")) async for thread in self._threads()]
+        else:
+            place = Place.of(config)
+            threads = [(place.thread_id, place)]
+        older_than = Place.of(before).checkpoint_id if before else ""
+        left = limit
+        for thread_id, place in threads:
+            async for names in self._pages(place, older_than, _FILTER_PAGE if filter else _PAGE):
+                page = await self._matching(thread_id, names, filter) if filter else names
+                for start in range(0, len(page), _PAGE):
+                    part = page[start : start + _PAGE][:left]
+                    for found in await self._read(thread_id, part):
+                        if found is None:  # removed since the names were read
+                            continue
+                        yield self._tuple(thread_id, found)
+                        left = None if left is None else left - 1
+                    if left is not None and left <= 0:
+                        return
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """The version after `current`: it sorts after it, and differs from that of a rival attempt."""
+        number = 0 if current is None else int(str(current).split(".", 1)[0])
+        return f"{number + 1:032}.{random.random():016}"  # noqa: S311 - a mark, not a secret
+
+    async def _write(self, script: FencedLua, keys: list[str], args: list[Any]) -> Any:
+        try:
+            return await script(self._redis, epochs=self._keys.epochs, fence=self._fence, keys=keys, args=args)
+        except StaleEpoch as error:
+            if self._on_stale is not None:
+                self._on_stale(error)
+            raise
+
+    async def _pages(self, place: Place, older_than: str, size: int) -> AsyncIterator[list[str]]:
+        """Names of the checkpoints that a listing covers, newest first, at most `size` at a time."""
+        index = ThreadKeys.of(self._keys, place.thread_id).index
+        if place.namespace is None:
+            with outages():
+                found = await self._redis.zrange(index, 0, -1)
+            names = sorted((name.decode() for name in found), key=lambda name: layout.split(name)[1], reverse=True)
+            names = [name for name in names if not older_than or layout.split(name)[1] < older_than]
+            if place.checkpoint_id:
+                names = [name for name in names if layout.split(name)[1] == place.checkpoint_id]
+            for start in range(0, len(names), size):
+                yield names[start : start + size]
+            return
+        if place.checkpoint_id:
+            if not older_than or place.checkpoint_id < older_than:
+                yield [place.name]
+            return
+        least = f"[{place.namespace}{NUL}"
+        most = f"({place.namespace}{NUL}{older_than}" if older_than else f"({place.namespace}\1"
+        while True:
+            with outages():
+                found = await self._redis.zrevrangebylex(index, most, least, start=0, num=size)
+            if not found:
+                return
+            yield [name.decode() for name in found]
+            most = f"({found[-1].decode()}"
+
+    async def _matching(self, thread_id: ThreadId, names: list[str], filter: Mapping[str, Any]) -> list[str]:
+        kept = []
+        for found in await self._read(thread_id, names, values=False):
+            if found is None:
+                continue
+            name, record = self._record(thread_id, found)
+            metadata = self.serde.loads_typed(record.metadata)
+            if all(metadata.get(key) == value for key, value in filter.items()):
+                kept.append(name)
+        return kept
+
+    def _tuple(self, thread_id: ThreadId, found: list[Any]) -> CheckpointTuple:
+        name, record = self._record(thread_id, found)
+        namespace, checkpoint_id = layout.split(name)
+        values = {}
+        for blob, stored in zip(record.blobs, found[2], strict=True):
+            channel = layout.channel_of(blob, namespace)
+            if stored is None:
+                raise CheckpointDamaged(thread_id, checkpoint_id, f"the value of channel {channel!r}")
+            values[channel] = layout.read_value(self.serde, stored)
+        if None in found[4]:
+            raise CheckpointDamaged(thread_id, checkpoint_id, "what a task wrote after it")
+        return CheckpointTuple(
+            config=layout.config_of(thread_id, namespace, checkpoint_id),
+            checkpoint=cast(Checkpoint, self.serde.loads_typed(record.checkpoint) | {"channel_values": values}),
+            metadata=self.serde.loads_typed(record.metadata),
+            parent_config=layout.config_of(thread_id, namespace, record.parent) if record.parent else None,
+            pending_writes=layout.load_writes(self.serde, found[3], found[4]),
+        )

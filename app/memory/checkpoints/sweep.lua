@@ -1,0 +1,12 @@
+-- sweep.lua: remove the channel values that no checkpoint of the thread refers to.
+-- KEYS  2 records (hash)   3 blobs (hash)
+-- Reply: how many were removed. One pass over a thread's records: maintenance, not part of a run.
+local used = {}
+for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
+  for _, blob in ipairs(cmsgpack.unpack(record:sub(5, 4 + struct.unpack('>I4', record)))) do used[blob] = true end
+end
+local removed = 0
+for _, blob in ipairs(redis.call('HKEYS', KEYS[3])) do
+  if not used[blob] then removed = removed + redis.call('HDEL', KEYS[3], blob) end
+end
+return removed
