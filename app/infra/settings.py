@@ -114,6 +114,9 @@ class ModelSettings(Group):
         "embedding", description="Model that classifies; `embedding` compares with labelled examples, without a call."
     )
     reasoning_model: str = Field("gpt-5", description="Model that answers difficult questions.")
+    answer_judge_model: str | None = Field(
+        None, description="Model that gives a second opinion on whether an answer rests on the results; none by default."
+    )
     embedding_model: str = Field(
         "minilm", description="`minilm` runs in the process; another name is asked of the OpenAI-compatible server."
     )
@@ -218,9 +221,13 @@ def variable(group: type[Group], name: str) -> str:
 def load(env_file: Path | None = REPOSITORY / ".env") -> Settings:
     """Read all settings. Raises `ConfigurationError` with one line per wrong variable, never its value.
 
-    `env_file` is read where it exists and ENVIRONMENT is not `production`; the environment wins over it.
+    `env_file` is read where it exists and ENVIRONMENT is not `production`; the environment wins over it. Last come
+    files named like the variables (`redis_url`), in the folder SECRETS_PATH or else /run/secrets: what is mounted
+    there stands in no process's environment.
     """
     import os
+
+    secrets = _secrets_folder(os.environ.get("SECRETS_PATH", ""))
 
     if os.environ.get("ENVIRONMENT") == "production" or env_file is None or not env_file.exists():
         env_file = None
@@ -228,15 +235,29 @@ def load(env_file: Path | None = REPOSITORY / ".env") -> Settings:
     lines: list[str] = []
     for name, group in GROUPS.items():
         try:
-            groups[name] = group(_env_file=env_file)
+            groups[name] = group(_env_file=env_file, _secrets_dir=secrets)
         except ValidationError as error:
             lines += [_explain(group, problem["loc"], problem["msg"]) for problem in error.errors()]
+        except OSError as error:
+            fix = "let the user of this process read it, or set the variable of that name"
+            raise ConfigurationError(f"{error.filename}: {error.strerror}", fix=fix) from error
     if not lines:
         try:
             return Settings.model_validate(groups)
         except ValidationError as error:
             lines = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
     raise ConfigurationError("\n".join(lines))
+
+
+def _secrets_folder(named: str) -> Path | None:
+    import os
+
+    folder = Path(named or "/run/secrets")
+    if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
+        return folder
+    if named:
+        raise ConfigurationError(f"SECRETS_PATH={named} is no folder that can be read", fix="mount it, or unset it")
+    return None
 
 
 def _explain(group: type[Group], location: tuple[int | str, ...], message: str) -> str:
