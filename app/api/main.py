@@ -54,7 +54,6 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         summary="Runs of LangGraph agents that survive crashes, with streams that can be resumed.",
         lifespan=lifespan,
-        max_body_size=settings.service.max_body_bytes,
         telemetry={
             "tracing": settings.telemetry.otel_exporter_otlp_endpoint is not None,
             "metrics": settings.telemetry.otel_exporter_otlp_endpoint is not None,
@@ -63,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         },
         responses={500: {"model": problems.Problem}},
     )
-    app.add_middleware(RequestScope)
+    app.add_middleware(RequestScope, max_body_bytes=settings.service.max_body_bytes)
     problems.install(app)
     for router in (chat.router, stream.router, runs.router, threads.router, memories.router, health.router):
         app.include_router(router)

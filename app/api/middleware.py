@@ -1,4 +1,4 @@
-"""The outermost layer: gives each request its id, logs one line for it, and lets no error out unanswered."""
+"""The outermost layer: gives each request its id, bounds its body, logs one line for it, leaves no error unanswered."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import time
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import problems
@@ -19,10 +20,13 @@ _SILENT = ("/healthz", "/readiness")
 
 
 class RequestScope:
-    """Takes over the caller's or the proxy's `X-Request-Id` when it is well formed, else makes one; answers with it."""
+    """Takes over the caller's or the proxy's `X-Request-Id` when it is well formed, else makes one; answers with it.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    A body of more than `max_body_bytes` is a 413 problem. (Starlette's own limiter answers with plain text.)
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app, self._max_body_bytes = app, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,7 +34,16 @@ class RequestScope:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if _REQUEST_ID.match(given) else new_id()
-        started, status = time.perf_counter(), 0
+        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        started, status, received = time.perf_counter(), 0, 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if max(received, int(announced) if announced.isdigit() else 0) > self._max_body_bytes:
+                raise HTTPException(413)
+            return message
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -41,7 +54,7 @@ class RequestScope:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_with_id)
+                await self._app(scope, receive_bounded, send_with_id)
             except Exception as error:  # the last place that can answer: its text must not reach client or log
                 _log.error("request failed", exc_info=error)
                 if status:

@@ -7,7 +7,10 @@ up; then a stream ends between two events (its client comes back with Last-Event
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import signal
+from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
@@ -37,6 +40,16 @@ class _Server(uvicorn.Server):
             )
         )
         self._app, self._drain_seconds = app, service.drain_seconds
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, which raises the signal again at the end: a clean stop would look like a kill."""
+        previous = {sign: signal.signal(sign, self.handle_exit) for sign in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for sign, handler in previous.items():
+                signal.signal(sign, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)

@@ -215,6 +215,17 @@ async def test_bad_bodies_are_refused_with_a_problem_and_leave_nothing(
     assert set(service.redis.keys("*")) == before, "a refused request left something in Redis"
 
 
+async def test_a_body_without_a_length_is_bounded_too(http: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"message": "'
+        for _ in range(1_000):
+            yield b"x" * 1_000
+
+    response = await http.post("/chat", content=endless(), headers={"content-type": "application/json"})
+    assert response.status_code == 413
+    assert_problem(response)
+
+
 def assert_problem(response: httpx.Response) -> None:
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
