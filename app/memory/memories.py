@@ -1,0 +1,138 @@
+"""What users asked to be remembered: found again in any thread, by that tenant and user alone.
+
+Each memory is an item of LangGraph's store under the namespace ("memories", tenant, user); its key is a hash of its
+text, so that remembering a thing twice keeps it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from langgraph.store.base import BaseStore, Item, SearchItem
+
+from app.infra.errors import NotFound, Unavailable
+from app.infra.ids import TenantId, UserId
+from app.infra.settings import Settings
+
+if TYPE_CHECKING:
+    from app.memory.store import MemoryStore
+
+MAX_CHARS: Final = 2_000
+"""Longest text of one memory."""
+_PAGE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One remembered text. Times are ISO 8601; `score` is cosine similarity, None where nothing was asked."""
+
+    id: str
+    text: str
+    created_at: str
+    score: float | None = None
+
+
+class MemoryNotFound(NotFound):
+    def __init__(self, memory_id: str) -> None:
+        super().__init__(f"there is no memory {memory_id}", fix="use an id from the list of memories")
+        self.memory_id = memory_id
+
+
+class Memories:
+    """Memories in a store. Without a store (no QDRANT_URL) every call raises `Unavailable`; see `available`."""
+
+    def __init__(self, store: BaseStore | None) -> None:
+        self._store = store
+        self._opener: Callable[[], MemoryStore | None] | None = None
+        self._own: MemoryStore | None = None
+
+    @classmethod
+    def on_first_use(cls, settings: Settings) -> Memories:
+        """For a process that seldom needs them: the first call opens a store and loads its library."""
+
+        def opener() -> MemoryStore | None:
+            from app.memory.embeddings import open_embeddings
+            from app.memory.store import open_store
+
+            return open_store(settings, open_embeddings(settings))
+
+        memories = cls(None)
+        if settings.tools.qdrant_url is not None:
+            memories._opener = opener
+        return memories
+
+    @property
+    def available(self) -> bool:
+        return self._store is not None or self._opener is not None
+
+    def _open(self) -> BaseStore:
+        if self._store is None and self._opener is not None:
+            self._store = self._own = self._opener()
+        if self._store is None:
+            raise Unavailable("long-term memory is off", fix="set QDRANT_URL")
+        return self._store
+
+    async def close(self) -> None:
+        """Close the store that `on_first_use` opened; one that was handed in is its owner's."""
+        if self._own is not None:
+            await self._own.close()
+
+    async def remember(self, tenant: TenantId, user: UserId, text: str) -> Memory:
+        """Keep `text`. Doing it twice is safe. Raises ValueError for an empty or too long text, `Unavailable`."""
+        text = " ".join(text.split())
+        if not 0 < len(text) <= MAX_CHARS:
+            raise ValueError(f"a memory has 1 to {MAX_CHARS} characters, this one {len(text)}")
+        space, key = _namespace(tenant, user), hashlib.sha256(text.encode()).hexdigest()[:32]
+        store = self._open()
+        kept = await store.aget(space, key)
+        if kept is None:
+            await store.aput(space, key, {"text": text})
+            kept = await store.aget(space, key)
+        if kept is None:
+            raise Unavailable("the memory was deleted while it was being written")
+        return _memory(kept)
+
+    async def recall(self, tenant: TenantId, user: UserId, query: str, *, limit: int = 5) -> list[Memory]:
+        """The memories nearest in meaning to `query`, best first; none is an empty list. Raises `Unavailable`."""
+        found = await self._open().asearch(_namespace(tenant, user), query=query, limit=limit)
+        return [_memory(item) for item in found]
+
+    async def list(self, tenant: TenantId, user: UserId, *, limit: int = 100, offset: int = 0) -> list[Memory]:
+        """The memories, newest first. Raises `Unavailable`."""
+        found = await self._open().asearch(_namespace(tenant, user), limit=limit, offset=offset)
+        return [_memory(item) for item in found]
+
+    async def delete(self, tenant: TenantId, user: UserId, memory_id: str) -> None:
+        """Forget one. Raises `MemoryNotFound` when this user has none of that id, `Unavailable`."""
+        store, space = self._open(), _namespace(tenant, user)
+        if await store.aget(space, memory_id) is None:
+            raise MemoryNotFound(memory_id)
+        await store.adelete(space, memory_id)
+
+    async def delete_all(self, tenant: TenantId, user: UserId) -> int:
+        """Forget everything of this user; the number of memories that were deleted. Raises `Unavailable`."""
+        store, space = self._open(), _namespace(tenant, user)
+        deleted = 0
+        while found := await store.asearch(space, limit=_PAGE):
+            await asyncio.gather(*(store.adelete(space, item.key) for item in found))
+            deleted += len(found)
+        return deleted
+
+
+def _namespace(tenant: TenantId, user: UserId) -> tuple[str, str, str]:
+    return ("memories", _label(tenant), _label(user))
+
+
+def _label(text: str) -> str:
+    """`text` as a label of a namespace: LangGraph allows neither an empty one nor a period."""
+    return "=" + quote(text, safe="").replace(".", "%2E")
+
+
+def _memory(item: Item | SearchItem) -> Memory:
+    score = item.score if isinstance(item, SearchItem) else None
+    return Memory(item.key, str(item.value["text"]), item.created_at.isoformat(), score)
