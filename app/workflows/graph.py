@@ -1,4 +1,21 @@
-"""The built-in agent (thin; grows)."""
+"""The built-in agent.
+
+    START → classify ─┬────────────────────────────────→ answer → validate ─┬→ END
+                      └→ plan ─┬→ execute ─┬→──────────────↑ ↑      │        │
+                           ↑   │           ├→ compose → END  └──────┤ retry  │
+                           │   └───────────┼──────────────────↑     │        │
+                           └───────────────┴────────────────────────┘        │
+                                                compose → END ←──────────────┘ no retry left
+
+The work is checked twice. After `execute`, by a plain rule: without a usable result no model is asked to answer
+(another plan is made, or `compose` says that nothing was found). After `answer`, by `validate`: the draft must rest on
+the results. Validation follows the answer, because the answer's tokens stream while it is written: a client that waited
+for the verdict would see nothing for most of the turn. A refused draft is announced by the custom event
+`answer-superseded`, so that a client drops its tokens; after MAX_ANSWER_RETRIES `compose` quotes the best passage.
+
+In LangGraph's terms: compiled without a checkpointer (the worker, or a managed deployment, sets it), `RunContext` as
+context, which may be absent.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +26,39 @@ from langgraph.graph.state import CompiledStateGraph
 
 from app.infra.context import RunContext
 from app.infra.settings import settings
-from app.models.clients import Clients
-from app.models.registry import Role
-from app.workflows.state import AgentState, new_turn
+from app.workflows import routes
+from app.workflows.assemble import services as services_of
+from app.workflows.nodes.answer import answer
+from app.workflows.nodes.classify import classify
+from app.workflows.nodes.compose import compose
+from app.workflows.nodes.execute import execute
+from app.workflows.nodes.plan import plan
+from app.workflows.nodes.validate import validate
+from app.workflows.services import AgentServices
+from app.workflows.state import AgentState
+
+Agent = CompiledStateGraph[Any, Any, Any, Any]
 
 
-def make_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The agent over the process's settings; opens no connection."""
-    models = Clients(settings().models)
-    models.registry.check(settings().models)
+def make_graph() -> Agent:
+    """The agent over the process's settings. Opens no connection; raises `ConfigurationError` for wrong settings."""
+    return build_graph(services_of(settings())).compile(name="agent")
 
-    async def answer(state: AgentState) -> dict[str, Any]:
-        reply = await models.chat(models.registry.roles[Role.ORCHESTRATOR]).ainvoke(state["messages"][-8:])
-        return {**new_turn(), "messages": [reply]}
 
+def build_graph(services: AgentServices) -> StateGraph[AgentState, RunContext, Any, Any]:
+    """The agent over `services`, not yet compiled."""
     graph = StateGraph(AgentState, context_schema=RunContext)
-    graph.add_node("answer", answer)
-    graph.add_edge(START, "answer")
-    graph.add_edge("answer", END)
-    return graph.compile(name="agent")
+    graph.add_node("classify", classify(services))
+    graph.add_node("plan", plan(services))
+    graph.add_node("execute", execute(services))
+    graph.add_node("answer", answer(services))
+    graph.add_node("validate", validate(services))
+    graph.add_node("compose", compose())
+    graph.add_edge(START, "classify")
+    graph.add_conditional_edges("classify", routes.after_classify, ["plan", "answer"])
+    graph.add_conditional_edges("plan", routes.after_plan, ["execute", "answer", "compose"])
+    graph.add_conditional_edges("execute", routes.after_execute, ["plan", "answer", "compose"])
+    graph.add_edge("answer", "validate")
+    graph.add_conditional_edges("validate", routes.after_validate, ["plan", "answer", "compose", END])
+    graph.add_edge("compose", END)
+    return graph

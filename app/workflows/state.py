@@ -5,10 +5,13 @@ Everything but messages is plain JSON, so that a checkpoint can be read by any v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph.message import add_messages
+
+from app.agents.passages import Passage
 
 
 class PlannedCall(TypedDict):
@@ -21,22 +24,14 @@ class PlannedCall(TypedDict):
     """Ids of calls that must have ended before."""
 
 
-class SourceDict(TypedDict):
-    """A source that the answer rests on."""
-
-    title: str
-    uri: str
-    excerpt: str
-
-
-class ResultDict(TypedDict):
+class CallResult(TypedDict):
     """What one call of the plan gave."""
 
     id: str
     tool: str
     ok: bool
     text: str
-    passages: list[SourceDict]
+    passages: list[Passage]
     """The parts that can be named as sources, best first; empty when nothing was found."""
 
 
@@ -48,6 +43,8 @@ class Verdict(TypedDict):
     """Share of the answer's content that the results support, 0 to 1."""
     problems: list[str]
     """What is not supported, in words that a retry can act on."""
+    refusal: bool
+    """The answer says that the results do not hold what was asked."""
 
 
 class AgentState(TypedDict):
@@ -61,32 +58,67 @@ class AgentState(TypedDict):
     memories: NotRequired[list[str]]
     """What is known about the user and fits the message."""
     plan: NotRequired[list[PlannedCall]]
+    planned_by: NotRequired[str]
+    """Name of the model that planned; `default` for the plan that the intent suggests."""
     plan_note: NotRequired[str]
-    """What the user should know about the plan, such as what this model cannot do; empty mostly."""
-    results: NotRequired[list[ResultDict]]
+    """Why no model may answer from this plan's results; empty mostly."""
+    plans: NotRequired[int]
+    """Plans made in this turn."""
+    results: NotRequired[list[CallResult]]
     draft: NotRequired[AIMessage | None]
     """The answer while it is not yet validated."""
     verdict: NotRequired[Verdict | None]
-    answers: NotRequired[int]
-    """Drafts written in this turn."""
-    plans: NotRequired[int]
-    """Plans made in this turn."""
-    sources: NotRequired[list[SourceDict]]
+    retries_left: NotRequired[int]
+    """Drafts that may still be written when this one is refused."""
+    sources: NotRequired[list[Passage]]
     """What the answer rests on."""
 
 
-def new_turn() -> dict[str, Any]:
+def new_turn(*, retries: int) -> dict[str, Any]:
     """The per-turn fields at the beginning of a turn; without it a thread would answer from the last turn's results."""
     return {
         "intent": "",
         "complexity": 0.0,
         "memories": [],
         "plan": [],
+        "planned_by": "",
         "plan_note": "",
+        "plans": 0,
         "results": [],
         "draft": None,
         "verdict": None,
-        "answers": 0,
-        "plans": 0,
+        "retries_left": retries,
         "sources": [],
     }
+
+
+def question(messages: Sequence[AnyMessage]) -> str:
+    """What the user asked in this turn: the text of their last message."""
+    place = _last_human(messages)
+    return "" if place is None else messages[place].text
+
+
+def earlier(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """The thread before this turn."""
+    place = _last_human(messages)
+    return list(messages if place is None else messages[:place])
+
+
+def turn_id(messages: Sequence[AnyMessage]) -> str:
+    """Names the turn: the id of its message."""
+    place = _last_human(messages)
+    return "" if place is None else str(messages[place].id)
+
+
+def passages(results: Sequence[CallResult]) -> list[Passage]:
+    """All passages of the turn's results, the best of each call first, then the second best, and so on."""
+    found = [result["passages"] for result in results]
+    longest = max((len(part) for part in found), default=0)
+    ranked = [part[rank] for rank in range(longest) for part in found if rank < len(part)]
+    return list({(passage["uri"], passage["excerpt"]): passage for passage in ranked}.values())
+
+
+def _last_human(messages: Sequence[AnyMessage]) -> int | None:
+    return next(
+        (place for place in range(len(messages) - 1, -1, -1) if isinstance(messages[place], HumanMessage)), None
+    )

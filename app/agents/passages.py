@@ -1,0 +1,81 @@
+"""Passages: the parts of tool results that an answer is written from and that it may name as sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from app.agents.text import content_words, sentences
+from app.tools.registry import ToolResult
+
+EXCERPT_CHARS = 400
+"""Length of a source's excerpt in the answer."""
+
+
+class Passage(TypedDict):
+    """One passage: where it stands and what it says."""
+
+    title: str
+    uri: str
+    excerpt: str
+
+
+def passages_of(tool: str, result: ToolResult) -> list[Passage]:
+    """The passages of a result, best first; none for a failed call or one that found nothing.
+
+    A source without a text of its own (a database table) stands for the result's text. A result without sources is a
+    passage itself, except where the tool says that it found nothing (`data["count"] == 0`).
+    """
+    if not result.ok or result.data.get("count") == 0:
+        return []
+    if not result.sources:
+        return [Passage(title=tool, uri=f"tool:{tool}", excerpt=result.text)]
+    found = [source for source in sorted(result.sources, key=lambda source: -source.score) if source.text]
+    if not found:
+        titles = ", ".join(source.title for source in result.sources)
+        return [Passage(title=titles, uri=result.sources[0].uri, excerpt=result.text)]
+    return [Passage(title=source.title, uri=source.uri, excerpt=source.text) for source in found]
+
+
+def window(text: str, question: str, chars: int) -> str:
+    """At most `chars` characters of `text`: the run of whole sentences that meets the question's words best."""
+    if len(text) <= chars:
+        return text
+    parts, wanted = sentences(text), set(content_words(question))
+    best, best_hits = "", -1
+    for start in range(len(parts)):
+        taken: list[str] = []
+        for part in parts[start:]:
+            if sum(len(other) + 1 for other in taken) + len(part) > chars:
+                break
+            taken.append(part)
+        hits = len(wanted & set(content_words(" ".join(taken))))
+        if taken and hits > best_hits:
+            best, best_hits = "\n".join(taken), hits
+    return best or text[:chars]
+
+
+def best_for(question: str, passages: Sequence[Passage]) -> Passage:
+    """The passage that meets most of the question's words; the first of equals. `passages` holds at least one."""
+    wanted = set(content_words(question))
+    return max(passages, key=lambda passage: len(wanted & set(content_words(passage["excerpt"]))))
+
+
+def sources(answer: str, passages: Sequence[Passage], question: str) -> list[Passage]:
+    """What the answer rests on: the passages it cites as [1]; without citations, those that hold its words.
+
+    Each with an excerpt of at most `EXCERPT_CHARS`; each place once.
+    """
+    cited = [passage for number, passage in enumerate(passages, 1) if f"[{number}]" in answer]
+    if not cited:
+        said = set(content_words(answer))
+        shares = [len(said & set(content_words(passage["excerpt"]))) / max(len(said), 1) for passage in passages]
+        most = max(shares, default=0.0)
+        cited = [
+            passage for passage, share in zip(passages, shares, strict=True) if share >= 0.75 * most and share > 0.3
+        ]
+    places: dict[str, Passage] = {}
+    for passage in cited:
+        excerpt = window(passage["excerpt"], f"{question} {answer}", EXCERPT_CHARS)
+        places.setdefault(passage["uri"], Passage(title=passage["title"], uri=passage["uri"], excerpt=excerpt))
+    return list(places.values())

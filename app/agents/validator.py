@@ -1,0 +1,130 @@
+"""Checks that an answer rests on the results it was written from.
+
+Deterministic first, and alone by default: figures, names and identifiers of the answer must stand in the results, and
+so must most of its other words. It finds inventions, not wrong conclusions from right words ("is" for "is not");
+`judge` asks a model for a second opinion where ANSWER_JUDGE_MODEL names one. Measured on labelled pairs in
+`tests/unit/agents/test_validator.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+
+from app.agents.text import content_words, identifiers, names, numbers, sentences, words
+from app.infra.logging import get_logger
+from app.models.clients import ChatModels, UnusableOutput, structured
+from app.prompts.registry import PromptRegistry
+
+_log = get_logger(__name__)
+
+LEAST_SUPPORT = 0.6
+"""Share of the answer's content words that must stand in the results. Paraphrase needs room below 1."""
+LEAST_SENTENCE_SUPPORT = 0.35
+"""The same for each sentence of at least `_SENTENCE_WORDS` such words: one invention must not hide among true ones."""
+_SENTENCE_WORDS = 4
+
+_REFUSAL = re.compile(
+    r"\b(?:(?:do|does|did|could|can)(?:\s+not|n['’]t)\s+(?:say|hold|contain|mention|answer|provide|specify|state|include|"
+    r"find|know)|cannot\s+(?:answer|find|say)|no\s+(?:information|mention|answer|results?)\b|"
+    r"not\s+(?:mentioned|stated|specified|given|provided|contained|found|documented)|nothing\s+(?:is|was|about)|"
+    r"is\s+missing|are\s+missing)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What the check found. `score` is the share of the answer's content that the results support, 0 to 1."""
+
+    grounded: bool
+    score: float
+    problems: tuple[str, ...] = ()
+    refusal: bool = False
+    """The answer says that the results do not hold what was asked."""
+
+
+def check(answer: str, evidence: Sequence[str], question: str = "", known: Sequence[str] = ()) -> Grounding:
+    """Whether `answer` rests on `evidence`, the texts of the results.
+
+    Words of the question count neither for nor against: repeating it is no evidence. `known` (what is remembered of
+    the user) supports an answer as the results do.
+    """
+    text = "\n".join([*evidence, *known])
+    if not words(answer):
+        return Grounding(False, 0.0, ("the answer is empty",))
+    refusal = bool(_REFUSAL.search(sentences(answer)[0]))
+    problems = [
+        *_missing("the number", numbers(answer) - numbers(text) - numbers(question)),
+        *_missing("the name", _foreign(identifiers(answer), f"{text}\n{question}")),
+        *_missing("the name", _foreign(names(answer), f"{text}\n{question}")),
+    ]
+    supported, asked = set(words(text)), set(words(question))
+    matter = [word for word in content_words(answer) if word not in asked or word in supported]
+    score = sum(word in supported for word in matter) / len(matter) if matter else 0.0
+    if not refusal:
+        if not matter:
+            problems.append("it says nothing that the results hold")
+        elif score < LEAST_SUPPORT:
+            problems.append(f"only {score:.0%} of its words are supported")
+        for sentence in sentences(answer):
+            own = [word for word in content_words(sentence) if word not in asked]
+            if len(own) >= _SENTENCE_WORDS:
+                share = sum(word in supported for word in own) / len(own)
+                if share < LEAST_SENTENCE_SUPPORT:
+                    problems.append(f'not supported: "{sentence[:120]}"')
+    return Grounding(not problems, round(score, 2), tuple(problems), refusal)
+
+
+def _missing(kind: str, missing: set[str]) -> list[str]:
+    return [f"{kind} {value} is not in the results" for value in sorted(missing)]
+
+
+def _foreign(found: set[str], text: str) -> set[str]:
+    low, stems = text.lower(), set(words(text))
+    return {name for name in found if name.lower() not in low and not set(words(name)) <= stems}
+
+
+_JUDGEMENT: dict[str, Any] = {
+    "title": "judgement",
+    "description": "Whether the answer rests on the results.",
+    "type": "object",
+    "properties": {
+        "grounded": {"type": "boolean"},
+        "unsupported": {"type": "array", "items": {"type": "string"}, "maxItems": 10},
+    },
+    "required": ["grounded", "unsupported"],
+    "additionalProperties": False,
+}
+
+
+async def judge(
+    models: ChatModels, prompts: PromptRegistry, name: str, answer: str, passages: str, found: Grounding
+) -> Grounding:
+    """A model's opinion of an answer that the deterministic check let pass; `found` stays when it gives nothing usable.
+
+    It can only take away: what the check refused is refused without asking.
+    """
+    if not found.grounded:
+        return found
+    prompt = prompts.get("judge")
+    try:
+        verdict = await structured(
+            models,
+            prompt.model or name,
+            prompt.messages(answer=answer, passages=passages),
+            _JUDGEMENT,
+            temperature=prompt.temperature,
+        )
+        jsonschema.validate(verdict, _JUDGEMENT)
+    except (UnusableOutput, jsonschema.ValidationError):
+        _log.warning("validate.judge_unusable", model=name)
+        return found
+    if verdict["grounded"]:
+        return found
+    problems = tuple(f'not supported: "{text[:120]}"' for text in verdict["unsupported"])
+    return Grounding(False, found.score, problems or ("the judge finds it unsupported",), found.refusal)

@@ -1,0 +1,45 @@
+"""compose: answers without a model: confirms what was remembered, quotes, or says that nothing was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langgraph.runtime import Runtime
+
+from app.agents.passages import EXCERPT_CHARS, Passage, window
+from app.agents.writer import composed, nothing_found, quotation, remembered
+from app.infra.context import RunContext
+from app.workflows.nodes.progress import progress
+from app.workflows.routes import only_writes
+from app.workflows.services import Node
+from app.workflows.state import AgentState, passages, question
+
+
+def compose() -> Node:
+    """The node; it needs no services."""
+
+    async def node(state: AgentState, runtime: Runtime[RunContext]) -> dict[str, Any]:
+        progress(runtime, "compose")
+        message, named = _answer(state)
+        return {"messages": [message], "sources": named, "draft": None}
+
+    return node
+
+
+def _answer(state: AgentState) -> tuple[AIMessage, list[Passage]]:
+    results, draft = state.get("results", []), state.get("draft")
+    model = "" if draft is None else str(draft.response_metadata.get("model_name", ""))
+    note, asked = state.get("plan_note", ""), question(state["messages"])
+    if only_writes(results):
+        return composed("\n".join(result["text"] for result in results), kind="confirmation"), []
+    found = passages(results)
+    if found:
+        message, best = quotation(asked, found, model=model, note=note)
+        return message, [
+            Passage(title=best["title"], uri=best["uri"], excerpt=window(best["excerpt"], asked, EXCERPT_CHARS))
+        ]
+    if state.get("intent") == "memory":
+        return remembered(state.get("memories", []), model=model), []
+    failures = [result["text"] for result in results if not result["ok"]]
+    return nothing_found(model=model, note=note, failures=failures), []
