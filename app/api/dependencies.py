@@ -9,6 +9,7 @@ import structlog
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from app.api.memories import LazyMemories
 from app.api.problems import ProblemError
 from app.infra.auth import Authenticator, Caller
 from app.infra.ids import ID_PATTERN, RunId, ThreadId, UserId
@@ -29,8 +30,9 @@ class Api:
     authenticator: Authenticator
     ledger: RunLedger
     hub: EventHub
+    memories: LazyMemories
     graphs: tuple[str, ...]
-    """Names of the registered graphs; the first answers nothing by itself, `default_graph` does."""
+    """Names of the registered graphs."""
 
 
 def _api(request: Request) -> Api:

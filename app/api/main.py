@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import problems
 from app.api.dependencies import Api
+from app.api.memories import LazyMemories
 from app.api.middleware import RequestScope
 from app.api.probes import readiness_checks
 from app.api.routers import chat, health, memories, runs, stream, threads
@@ -37,6 +38,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(redis.aclose)
             app.state.readiness = await stack.enter_async_context(readiness_checks(settings, redis))
+            memories_of_users = LazyMemories(settings)
+            stack.push_async_callback(memories_of_users.close)
             app.state.api = Api(
                 settings=settings,
                 redis=redis,
@@ -45,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
                 authenticator=Authenticator(redis, Keys()),
                 ledger=RunLedger(redis, keys, settings.runs, settings.release),
                 hub=await stack.enter_async_context(hub(redis, keys)),
+                memories=memories_of_users,
                 graphs=graphs,
             )
             yield

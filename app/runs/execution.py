@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,16 +81,17 @@ class Execution:
         values: dict[str, Any] = {}
         interrupts: list[Any] = []
         finish_reason = "stop"
+        parts: AsyncIterator[Any] = self._graph.astream(
+            await self._input(),
+            self._config(),
+            context=self._context(),
+            stream_mode=["values", "updates", "messages", "custom"],
+            subgraphs=True,
+            durability=settings.durability,
+            control=self.control,
+        )
         try:
-            async for namespace, mode, payload in self._graph.astream(
-                await self._input(),
-                self._config(),
-                context=self._context(),
-                stream_mode=["values", "updates", "messages", "custom"],
-                subgraphs=True,
-                durability=settings.durability,
-                control=self.control,
-            ):
+            async for namespace, mode, payload in parts:
                 if mode == "values":
                     if not namespace:
                         values = payload
@@ -156,7 +157,7 @@ class Execution:
             "model": None if last is None else last.response_metadata.get("model_name"),
             "sources": values.get("sources", []) if isinstance(values, dict) else [],
             "usage": {
-                name: sum(int(part[name]) for part in usage.values())  # type: ignore[literal-required]
+                name: sum(int(part[name]) for part in usage.values())
                 for name in ("input_tokens", "output_tokens", "total_tokens")
             },
             "usage_by_model": {

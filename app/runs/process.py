@@ -15,7 +15,9 @@ from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import connect
 from app.infra.settings import Settings
+from app.memory.embeddings import open_embeddings
 from app.memory.store import open_store
+from app.models.prices import cost
 from app.runs.effects import DirectEffects
 from app.runs.execution import Services
 from app.runs.ledger import RunLedger
@@ -28,6 +30,7 @@ _log = get_logger(__name__)
 def work(settings: Settings) -> None:
     """Execute runs of this process's release; returns after a clean stop. Raises `ConfigurationError` at start."""
     graphs = GraphRegistry.load(settings.service.langgraph_config)
+    cost({"any": {}})  # loads the table of prices, a quarter of a second that the first run need not wait for
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)  # as in app.api.server
@@ -43,7 +46,11 @@ async def _work(settings: Settings, graphs: GraphRegistry) -> None:
     keys = Keys(settings.redis.key_prefix)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
-        store = await stack.enter_async_context(open_store(settings))
+        embeddings = open_embeddings(settings)
+        stack.push_async_callback(embeddings.close)
+        store = open_store(settings, embeddings)
+        if store is not None:
+            stack.push_async_callback(store.close)
         worker = Worker(
             RunLedger(redis, keys, settings.runs, settings.release),
             Services(redis=redis, keys=keys, settings=settings, store=store, effects=DirectEffects()),
@@ -61,5 +68,5 @@ async def _work(settings: Settings, graphs: GraphRegistry) -> None:
 
 async def _stay_visibly_alive(file: Path) -> None:
     while True:
-        file.touch()
+        file.touch()  # noqa: ASYNC240 - a temporary folder: microseconds, and what it shows is that the loop turns
         await asyncio.sleep(TOUCH_SECONDS)
