@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.infra.settings import REPOSITORY
 from tests.evaluation import __main__ as runner
 from tests.evaluation import thresholds
 
@@ -57,6 +59,9 @@ class Service:
                 self.wfile.write(body)
 
             def do_GET(self) -> None:
+                if self.path.endswith("/stream"):
+                    self._stream({"resumed": self.path, "after": self.headers["last-event-id"]})
+                    return
                 known = self.headers["authorization"] == "Bearer right"
                 self._answer(200 if self.path == "/readiness" else 404 if known else 401)
 
@@ -66,8 +71,11 @@ class Service:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                service.asked.append({**body, "user": self.headers["x-user-id"]})
-                said = script(body)
+                self._stream({**body, "user": self.headers["x-user-id"]})
+
+            def _stream(self, asked: dict[str, Any]) -> None:
+                service.asked.append(asked)
+                said = script(asked)
                 if isinstance(said, int):
                     detail = json.dumps({"detail": "no luck"}).encode()
                     self._answer(said, detail, retry_after="0")
@@ -271,3 +279,14 @@ def test_a_service_that_is_not_there_is_told(limits: Path, capsys: pytest.Captur
     """Before forty cases have failed for it."""
     assert runner.main(["--url", "http://127.0.0.1:1", "--key", "right"]) == 2
     assert "make up" in capsys.readouterr().err
+
+
+def test_the_python_example_of_the_page_goes_on_where_it_left_off(serve: Any) -> None:
+    """docs/streaming.md shows a client; it must be one that can be copied."""
+    page = (REPOSITORY / "docs/streaming.md").read_text(encoding="utf-8")
+    example: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], example)
+    parts = iter([[("metadata", {"run_id": "r1"}), piece("Another")], [piece(" worker"), result("Another worker")]])
+    service = serve(lambda _: next(parts))
+    assert example["answer"](service.url, "right", "What happens?")["answer"] == "Another worker"
+    assert service.asked[1] == {"resumed": "/runs/r1/stream", "after": "1-1"}
