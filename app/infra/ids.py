@@ -22,7 +22,7 @@ _ID = re.compile(ID_PATTERN)
 
 def is_id(text: str) -> bool:
     """Whether `text` may be used as an id in a key: 1 to 64 letters, digits, `_`, `.`, `-`."""
-    return _ID.match(text) is not None
+    return _ID.fullmatch(text) is not None
 
 
 def new_id() -> str:

@@ -16,7 +16,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 
 from app.infra.errors import RedisUnavailable, StaleEpoch
 from app.infra.fence import Fence
-from app.infra.ids import RunId
+from app.infra.ids import RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.memory.checkpoints import CheckpointDamaged, RedisSaver, ThreadTaken
@@ -139,7 +139,7 @@ async def test_a_run_that_outlives_its_thread_stores_all_of_its_state_again(
 async def test_a_channel_version_is_stored_once(saver: Saver, client: aioredis.Redis) -> None:
     """Storing all channels in each checkpoint grows with the square of the thread's length."""
     await steps(saver(), "t", 10)
-    assert await client.hlen(f"{KEYS.checkpoints('t')}:blobs") == 11  # type: ignore[arg-type]
+    assert await client.hlen(f"{KEYS.checkpoints(ThreadId('t'))}:blobs") == 11
 
 
 async def test_a_repeated_put_and_repeated_writes_change_nothing(saver: Saver, client: aioredis.Redis) -> None:
@@ -235,10 +235,10 @@ async def test_a_lost_value_is_an_error_and_not_a_smaller_state(saver: Saver, cl
     """Eviction or a hand at the keys must not look like a channel that was never written."""
     one = saver()
     await steps(one, "t", 1)
-    await client.delete(f"{KEYS.checkpoints('t')}:blobs")  # type: ignore[arg-type]
+    await client.delete(f"{KEYS.checkpoints(ThreadId('t'))}:blobs")
     with pytest.raises(CheckpointDamaged, match="the value of channel 'fixed'"):
         await one.aget_tuple(at("t"))
-    await client.delete(f"{KEYS.checkpoints('t')}:records")  # type: ignore[arg-type]
+    await client.delete(f"{KEYS.checkpoints(ThreadId('t'))}:records")
     with pytest.raises(CheckpointDamaged, match="its record"):
         await one.aget_tuple(at("t"))
 
@@ -279,7 +279,7 @@ async def test_a_thousand_checkpoints_are_listed_pruned_and_deleted(saver: Saver
     await one.acopy_thread("long", "copy")
     await one.aprune(["long"])
     assert [each.config for each in await listed(one, at("long"))] == configs[-1:]
-    root = KEYS.checkpoints("long")  # type: ignore[arg-type]
+    root = KEYS.checkpoints(ThreadId("long"))
     assert await client.hlen(f"{root}:blobs") == 2
     assert await client.exists(f"{root}:writes", f"{root}:written") == 0
     assert len(await listed(one, at("copy"))) == 1000
