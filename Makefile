@@ -34,6 +34,9 @@ preview: ## Show what `make up` would change (STACK=dev)
 refresh: ## Compare the stack's state with what really runs (STACK=dev)
 	@$(WITH_PULUMI) python -m tools.stack --stack '$(STACK)' refresh
 
+verify: ## Ask the running stack whether it is ready, and one question (STACK=dev)
+	@$(WITH_PULUMI) python -m tools.stack --stack '$(STACK)' verify
+
 pulumi: ## Any Pulumi command with this stack's environment (ARGS="config set slipway:key value")
 	@$(WITH_PULUMI) python -m tools.stack --stack '$(STACK)' pulumi $(ARGS)
 
@@ -62,4 +65,4 @@ clean: ## Remove what can be made again: environment, caches, reports (stacks an
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis reports
 	@find . -name __pycache__ -type d -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help up down outputs preview refresh pulumi test check evaluate format clean
+.PHONY: help up down outputs preview refresh verify pulumi test check evaluate format clean

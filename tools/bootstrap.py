@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.provision.console import Failure
-from tools.provision.environment import REPOSITORY, sync, uv
+from tools.provision.environment import REPOSITORY, sync, trust, uv
 from tools.provision.node import aimock
 from tools.provision.pulumi_cli import pulumi
 
@@ -34,7 +34,7 @@ AIMOCK_VARIABLE = "SLIPWAY_AIMOCK"
 
 def inside(environment: Path, *, with_pulumi: bool = False, with_aimock: bool = False) -> dict[str, str]:
     """The variables for a command that runs inside the environment; installs what it is to find there."""
-    made = dict(os.environ, VIRTUAL_ENV=str(environment))
+    made = {**trust(), **os.environ, "VIRTUAL_ENV": str(environment)}
     made.pop("PYTHONHOME", None)
     folders = [str(environment / "bin")]
     if with_pulumi:

@@ -27,6 +27,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,8 @@ WITH_CONFIG_FILE = {"destroy", "down", "dn", "import", "logs", "preview", "pre",
 WITH_STACK = {"config", "import", "preview", "pre", "refresh", "up", "update", "watch"}
 """Those that need a stack, which is made if it is not there."""
 QUESTION = "What happens to a run when a worker is killed?"
+VERIFY_SECONDS = 180.0
+"""For one answer: the bundled model is slow on a busy machine."""
 _RESERVED = {"pulumi", "passphrase"}
 
 
@@ -134,13 +138,15 @@ class Stack:
 
     def outputs(self, *, show_secrets: bool) -> dict[str, Any]:
         """The stack's outputs; secrets are the text "[secret]" unless they are to be shown."""
-        text = self.ask("stack", "output", "--json", *(["--show-secrets"] if show_secrets else []))
+        text = self.ask(
+            "stack", "output", "--stack", self.name, "--json", *(["--show-secrets"] if show_secrets else [])
+        )
         found: dict[str, Any] = json.loads(text)
         return found
 
     def last_changes(self) -> dict[str, int]:
         """What the last operation did: resources by kind of step ("same", "create", …)."""
-        history = json.loads(self.ask("stack", "history", "--json", "--page-size", "1"))
+        history = json.loads(self.ask("stack", "history", "--stack", self.name, "--json", "--page-size", "1"))
         changes: dict[str, int] = history[0].get("resourceChanges") or {} if history else {}
         return changes
 
@@ -263,10 +269,11 @@ def down(stack: Stack) -> None:
     if stack.exists():
         stack.operate("destroy", "--yes", "--skip-preview", "--suppress-outputs")
         stack.ask("stack", "rm", stack.name, "--yes", "--preserve-config")
+        say(f"stack {stack.name} is down and removed")
     else:
         say(f"stack {stack.name} is not up")
     if kept := clear(stack):
-        say(f"kept, as the configuration says: {kept}")
+        say(f"its data stays, as the configuration says: {kept}")
 
 
 def clear(stack: Stack) -> Path | None:
@@ -301,6 +308,36 @@ def show_outputs(stack: Stack, *, show_secrets: bool) -> None:
     print(json.dumps(outputs, indent=2))
 
 
+def verify(stack: Stack) -> None:
+    """Ask the running stack whether it is ready, and one question through its front door; `Failure` if it is not."""
+    outputs = stack.outputs(show_secrets=True)
+    service, key = str(outputs["serviceUrl"]).rstrip("/"), str(outputs["apiKey"])
+    question = urllib.request.Request(
+        f"{service}/chat",
+        data=json.dumps({"message": QUESTION}).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    for what, request in (
+        ("readiness", urllib.request.Request(str(outputs["healthUrl"]))),
+        ("a question", question),
+    ):
+        try:
+            with urllib.request.urlopen(request, timeout=VERIFY_SECONDS) as response:
+                if response.status != 200:  # 202: the run goes on, but nobody was answered in time
+                    raise urllib.error.HTTPError(request.full_url, response.status, "", response.headers, None)
+        except urllib.error.HTTPError as error:
+            raise Failure(
+                f"{what} of stack {stack.name}: {request.full_url} answered {error.code}",
+                fix=f"read the logs (.slipway/{stack.name}/logs/ on the local platform)",
+            ) from None
+        except OSError as error:
+            raise Failure(
+                f"{what} of stack {stack.name}: {request.full_url} does not answer ({error})",
+                fix=f"run `make refresh up STACK={stack.name}`, and read the logs in .slipway/{stack.name}/logs/",
+            ) from None
+        say(f"{what}: ok")
+
+
 def evaluate(stack: Stack, arguments: Sequence[str]) -> None:
     """Become the evaluation of `URL` (with `SLIPWAY_API_KEY`), or of this stack, brought up first."""
     environment = dict(os.environ)
@@ -330,7 +367,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stack", description="Drives Pulumi for one stack.")
     parser.add_argument("--stack", default="dev")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("up", "down", "outputs", "preview", "refresh"):
+    for verb in ("up", "down", "outputs", "preview", "refresh", "verify"):
         verbs.add_parser(verb)
     for verb in ("evaluate", "pulumi"):
         verbs.add_parser(verb, add_help=False).add_argument("arguments", nargs=argparse.REMAINDER)
@@ -348,6 +385,8 @@ def main(arguments: list[str]) -> int:
             stack.operate("preview")
         elif chosen.verb == "refresh":
             stack.operate("refresh", "--yes", "--skip-preview", "--suppress-outputs")
+        elif chosen.verb == "verify":
+            verify(stack)
         elif chosen.verb == "evaluate":
             evaluate(stack, chosen.arguments)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from pathlib import Path
 
@@ -89,4 +90,16 @@ def sync() -> Path:
 
 def _uv_environment() -> dict[str, str]:
     """The user's, without an environment that happens to be active: uv would warn that it is not this one."""
-    return {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    return {**trust(), **{name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}}
+
+
+def trust() -> dict[str, str]:
+    """Makes uv and Node trust the machine's certificates, as Python, Go and git do; both bring a list of their own.
+
+    Behind a proxy that signs anew, the machine's list is the one that works.
+    """
+    made = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}  # one name after the other, by uv's version
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile:
+        made["NODE_EXTRA_CA_CERTS"] = paths.cafile
+    return made

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tools.provision import cache
 from tools.provision.console import run_logged, say
-from tools.provision.environment import REPOSITORY
+from tools.provision.environment import REPOSITORY, trust
 from tools.provision.fetch import unpack_wheel
 from tools.provision.pins import LEAST_NODE, NODE
 from tools.provision.platforms import this_platform
@@ -48,7 +48,9 @@ def aimock() -> Path:
             "Installing the scripted model server",
             [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=folder,
-            env=dict(os.environ, PATH=f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"),
+            env=dict(
+                {**trust(), **os.environ}, PATH=f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+            ),
             log=cache.logs() / "npm-ci.log",
             fix="read the lines above; check the network, HTTPS_PROXY and npm's registry setting, then run it again",
         )
