@@ -6,12 +6,14 @@ The pages are also what the agent answers from, so a wrong one gives wrong answe
 from __future__ import annotations
 
 import re
+import types
 from pathlib import Path
 
 import pytest
 
 from app.api.main import create_app
 from app.infra.settings import GROUPS, REPOSITORY, load, variable
+from app.tools.registry import ToolRegistry
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
 FOREIGN = {
@@ -29,7 +31,7 @@ FOREIGN = {
 }
 """Names in capitals that are no settings of the service: shell variables of examples, signals, arguments of make."""
 
-NUMBER = re.compile(r"([\d,]+|one) (\w+?)s?(?: \w+){0,5} \(`([A-Z_]+)`\)")
+NUMBER = re.compile(r"(\d[\d,]*|one) (\w+?)s?(?: \w+){0,5} \(`([A-Z_]+)`\)")
 """An amount, its unit, and the variable that it is the default of, as prose has them: `5 seconds (`LEASE_SECONDS`)`."""
 
 page = pytest.mark.parametrize("path", [REPOSITORY / "README.md", *PAGES], ids=lambda path: path.name)
@@ -49,14 +51,17 @@ def test_a_command_is_a_target(path: Path) -> None:
     assert named - targets == set()
 
 
+@pytest.fixture(scope="module")
+def served() -> set[str]:
+    """Method and path of every route, as the application's own description has them."""
+    paths = create_app(load(None)).openapi()["paths"]
+    routes = {f"{method.upper()} {route}" for route, methods in paths.items() for method in methods}
+    return routes | {"GET /docs", "GET /openapi.json"}
+
+
 @page
-def test_a_route_is_served(path: Path) -> None:
-    """Method and path, as the application's own description has them."""
-    served = {
-        f"{method.upper()} {route}"
-        for route, methods in create_app(load(None)).openapi()["paths"].items()
-        for method in methods
-    } | {"GET /docs", "GET /openapi.json"}
+def test_a_route_is_served(path: Path, served: set[str]) -> None:
+    """A reader calls what the page names."""
     named = set(re.findall(r"`((?:GET|POST|DELETE|PUT) /[a-z/{}_.]*)`", path.read_text(encoding="utf-8")))
     assert {route.replace("{id}", "{memory_id}") for route in named} - served == set()
 
@@ -106,3 +111,20 @@ def test_a_section_fits_what_a_small_model_is_shown(path: Path) -> None:
     sections = re.split(r"(?m)^#{1,6} ", path.read_text(encoding="utf-8"))
     longest = max(sections, key=len)
     assert len(longest) <= 2_200, f"split: {longest.splitlines()[0]} has {len(longest)} characters"
+
+
+async def test_the_tool_of_the_page_can_be_registered_and_called() -> None:
+    """What a newcomer copies works, its refusal included."""
+    text = (REPOSITORY / "docs/tools.md").read_text(encoding="utf-8")
+    # Annotations are looked up by name in the module that defines them, so the example needs one.
+    module = types.ModuleType("example_of_the_page")
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], module.__dict__)
+    tools = ToolRegistry([module.ORDER_STATUS])
+
+    async def call(number: int) -> tuple[bool, str]:
+        result = await tools.invoke("order_status", {"order_id": number}, call_id="a", task_id="t", context=None)
+        return result.ok, result.text
+
+    assert await call(7) == (True, "Order 7 is on its way.")
+    assert await call(10_001) == (False, "there is no such order; ask for its number")
+    assert (await call(0))[0] is False
