@@ -20,6 +20,7 @@ from app.infra.ids import RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.memory.checkpoints import CheckpointDamaged, RedisSaver, ThreadTaken
+from tests.support.proxy import Proxy
 from tests.support.valkey import ValkeyServer
 
 KEYS = Keys()
@@ -156,6 +157,44 @@ async def test_a_repeated_put_and_repeated_writes_change_nothing(saver: Saver, c
     found = await one.aget_tuple(config)
     assert found is not None
     assert found.pending_writes == [("task", "a", "first"), ("task", "b", 2)]
+
+
+async def test_a_lost_reply_is_answered_by_the_same_write_again() -> None:
+    """The write was done, the client never heard: it asks once more on a new connection, and the state is the same."""
+    with ValkeyServer() as server:
+        async with Proxy(server.port) as proxy:
+            through, direct = connect(f"redis://127.0.0.1:{proxy.port}/0"), connect(server.url)
+            one = RedisSaver(through, KEYS, fence=Fence(RunId("run-1"), 1), ttl_seconds=DAY)
+            await direct.hset(KEYS.epochs, "run-1", "1")
+            await steps(one, "other", 1)  # the server knows the script now, so the next call is one command
+            proxy.lose_next_reply()
+            [config] = await steps(one, "t", 1)
+            await one.aput_writes(config, [("warm", 0)], "warm-up")
+            proxy.lose_next_reply()
+            await one.aput_writes(config, [("c", 1), ("c", 2)], "task")
+            assert proxy.lost == 2
+            [found] = await listed(RedisSaver(direct, KEYS, fence=None, ttl_seconds=DAY), at("t"))
+            assert found.checkpoint["channel_values"] == {"fixed": "as ever", "step": 0}
+            assert found.pending_writes == [("task", "c", 1), ("task", "c", 2), ("warm-up", "warm", 0)]
+            await through.aclose()
+            await direct.aclose()
+
+
+async def test_a_prune_beside_a_run_takes_nothing_from_it(saver: Saver) -> None:
+    """Retention runs whenever it runs: a thread may be in the middle of a step."""
+    one = saver()
+    pruned = asyncio.Event()
+
+    async def prune() -> None:
+        while not pruned.is_set():
+            await saver().aprune(["t"])
+
+    pruning = asyncio.create_task(prune())
+    await steps(one, "t", 200)
+    pruned.set()
+    await pruning
+    found = await listed(one, at("t"))
+    assert found[0].checkpoint["channel_values"] == {"fixed": "as ever", "step": 199}
 
 
 async def test_an_older_epoch_is_refused_and_nothing_changes(saver: Saver, client: aioredis.Redis) -> None:

@@ -20,6 +20,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    get_checkpoint_id,
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -160,7 +161,7 @@ class RedisSaver(Retention, SyncSaver):
         else:
             place = Place.of(config)
             threads = [(place.thread_id, place)]
-        older_than = Place.of(before).checkpoint_id if before else ""
+        older_than = (get_checkpoint_id(before) if before else None) or ""
         left = limit
         for thread_id, place in threads:
             async for names in self._pages(place, older_than, _FILTER_PAGE if filter else _PAGE):
