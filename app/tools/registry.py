@@ -60,6 +60,21 @@ class ToolRegistry:
             f"- {tool.name}: {tool.description}\n  arguments: {_compact(tool.schema())}" for tool in chosen
         )
 
+    async def details(self, names: Iterable[str] | None = None) -> str:
+        """What else a planner must know of the tools, such as a database's tables; empty when there is nothing.
+
+        A tool that cannot tell now is left out.
+        """
+        parts = []
+        for name in sorted(self._tools if names is None else names):
+            details = self._tools[name].details
+            if details is not None:
+                try:
+                    parts.append(await details())
+                except (ToolError, TimeoutError):
+                    _log.warning("tool.details_missing", tool=name, exc_info=True)
+        return "\n\n".join(parts)
+
     async def invoke(
         self, name: str, args: Mapping[str, Any], *, call_id: str, task_id: str, context: RunContext | None
     ) -> ToolResult:

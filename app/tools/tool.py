@@ -107,6 +107,8 @@ class Tool(Generic[A]):
     timeout_seconds: float = 30.0
     lookup: Callable[[A, ToolCall], Awaitable[ToolResult | None]] | None = None
     """For a tool that is not idempotent: what an earlier call under the same key did; None when it did nothing."""
+    details: Callable[[], Awaitable[str]] | None = None
+    """What a planner must know beside the description and is known only at run time, such as a database's tables."""
 
     def schema(self) -> dict[str, Any]:
         """JSON schema of the arguments, without titles."""
