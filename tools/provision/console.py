@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 QUIET_SECONDS = 2.0
 """A step that ends sooner shows no running clock."""
@@ -135,6 +135,14 @@ def _ended_with_us(process: subprocess.Popen[bytes]) -> Iterator[None]:
                 process.wait()
 
 
+def _follow(lines: IO[bytes], log: IO[bytes], progress: Progress, count: str) -> None:
+    """Copy a program's output into its log until it ends, and show how far it is."""
+    for number, line in enumerate(lines, start=1):
+        log.write(line)
+        log.flush()
+        progress.detail = f"{number} {count}" if count else line.decode(errors="replace").strip()
+
+
 def run_logged(
     title: str,
     command: Sequence[str | Path],
@@ -167,10 +175,8 @@ def run_logged(
             raise Failure(f"{title}: {words[0]} does not run ({error.strerror})", fix=fix, log=log) from None
         with _ended_with_us(process):
             assert process.stdout is not None
-            for number, line in enumerate(process.stdout, start=1):
-                output.write(line)
-                output.flush()
-                progress.detail = f"{number} {count}" if count else line.decode(errors="replace").strip()
+            with process.stdout as lines:
+                _follow(lines, output, progress, count)
             code = process.wait()
         if code == 0:
             return

@@ -179,7 +179,7 @@ def link_of(page: str, base: str, file: str) -> str | None:
     links.feed(page)
     if file not in links.found:
         return None
-    url = urljoin(without_credentials(base) + "/", links.found[file])
+    url = urljoin(without_credentials(base).rstrip("/") + "/", links.found[file])
     index, parts = urlsplit(base), urlsplit(url)
     userinfo, _, host = index.netloc.rpartition("@")
     if userinfo and "@" not in parts.netloc and parts.netloc == host:
