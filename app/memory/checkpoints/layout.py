@@ -29,7 +29,7 @@ from app.infra.keys import Keys
 
 NUL = "\0"
 _HEAD_BYTES = 4
-"""Length of the number that says how long a record's head is; big-endian, as the scripts read it."""
+"""Length of the number that says how long the head of a record or write is; big-endian, as the scripts read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,33 +123,30 @@ def read_value(serde: SerializerProtocol, stored: bytes) -> Any:
 class Record:
     """One checkpoint without the values of its channels.
 
-    Stored as a head that scripts read too (msgpack: run id, then the names of the values) and a body that only the
-    saver reads; the serializer has made checkpoint and metadata bytes, so it may encrypt them.
+    Stored as a head that scripts read too (msgpack: run id, parent, then the names of the values) and a body that only
+    the saver reads; the serializer has made checkpoint and metadata bytes, so it may encrypt them.
     """
 
     run_id: str
     """Empty when the checkpoint names none."""
-    blobs: list[str]
     parent: str
     """Checkpoint id of the parent; empty for a first one."""
+    blobs: list[str]
     checkpoint: tuple[str, bytes]
     metadata: tuple[str, bytes]
 
     def dump(self) -> bytes:
-        head = ormsgpack.packb([self.run_id, *self.blobs])
-        body = ormsgpack.packb([self.parent, *self.checkpoint, *self.metadata])
-        return len(head).to_bytes(_HEAD_BYTES, "big") + head + body
+        return _framed([self.run_id, self.parent, *self.blobs], ormsgpack.packb([*self.checkpoint, *self.metadata]))
 
     @classmethod
     def load(cls, stored: bytes) -> Self:
-        end = _HEAD_BYTES + int.from_bytes(stored[:_HEAD_BYTES], "big")
-        run_id, *blobs = ormsgpack.unpackb(stored[_HEAD_BYTES:end])
-        parent, kind, checkpoint, metadata_kind, metadata = ormsgpack.unpackb(stored[end:])
-        return cls(run_id, blobs, parent, (kind, checkpoint), (metadata_kind, metadata))
+        (run_id, parent, *blobs), body = _unframed(stored)
+        kind, checkpoint, metadata_kind, metadata = ormsgpack.unpackb(body)
+        return cls(run_id, parent, blobs, (kind, checkpoint), (metadata_kind, metadata))
 
 
 def dump_write(serde: SerializerProtocol, channel: str, task_path: str, value: Any) -> bytes:
-    return ormsgpack.packb([channel, task_path, *serde.dumps_typed(value)])
+    return _framed([channel, task_path], write_value(serde, value))
 
 
 def write_slot(channel: str, position: int) -> int:
@@ -162,8 +159,20 @@ def load_writes(serde: SerializerProtocol, names: list[bytes], stored: list[byte
     writes = []
     for name, packed in zip(names, stored, strict=True):
         _, _, task_id, slot = name.decode().split(NUL)
-        channel, task_path, kind, data = ormsgpack.unpackb(packed)
+        (channel, task_path), value = _unframed(packed)
         order = writes_sort_key(task_path, task_id, int(slot))
-        writes.append((order, (task_id, channel, serde.loads_typed((kind, data)))))
+        writes.append((order, (task_id, channel, read_value(serde, value))))
     writes.sort(key=lambda write: write[0])
     return [write for _, write in writes]
+
+
+def _framed(head: list[str], body: bytes) -> bytes:
+    """A head that scripts can read (their msgpack knows text, not binary) before a body that they only pass on."""
+    packed = ormsgpack.packb(head)
+    return len(packed).to_bytes(_HEAD_BYTES, "big") + packed + body
+
+
+def _unframed(stored: bytes) -> tuple[list[str], bytes]:
+    end = _HEAD_BYTES + int.from_bytes(stored[:_HEAD_BYTES], "big")
+    head: list[str] = ormsgpack.unpackb(stored[_HEAD_BYTES:end])
+    return head, stored[end:]

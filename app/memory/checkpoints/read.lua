@@ -6,9 +6,9 @@
 --       record is nil when only the index knows it, a value is nil when it is lost.
 local CHUNK = 1000 -- unpack() puts its results on Lua's stack, which is bounded
 
-local function fetch(key, names)
+local function fetch(key, names, first)
   local values = {}
-  for from = 1, #names, CHUNK do
+  for from = first, #names, CHUNK do
     local part = redis.call('HMGET', key, unpack(names, from, math.min(from + CHUNK - 1, #names)))
     for i = 1, #part do values[#values + 1] = part[i] end
   end
@@ -27,10 +27,9 @@ for i = 2, #ARGV do
   elseif not record or ARGV[1] ~= 'full' then
     found[#found + 1] = {name, record}
   else
-    local blobs = cmsgpack.unpack(record:sub(5, 4 + struct.unpack('>I4', record)))
-    table.remove(blobs, 1) -- the run's id
+    local head = cmsgpack.unpack(record:sub(5, 4 + struct.unpack('>I4', record)))
     local writes = redis.call('ZRANGE', KEYS[5], '[' .. name .. '\0', '(' .. name .. '\1', 'BYLEX')
-    found[#found + 1] = {name, record, fetch(KEYS[3], blobs), writes, fetch(KEYS[4], writes)}
+    found[#found + 1] = {name, record, fetch(KEYS[3], head, 3), writes, fetch(KEYS[4], writes, 1)}
   end
 end
 return found

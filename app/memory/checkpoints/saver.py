@@ -8,14 +8,17 @@ checkpoint"; a checkpoint that has lost a part raises `CheckpointDamaged`, never
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
+    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
@@ -31,9 +34,9 @@ from app.infra.ids import ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import outages
 from app.memory.checkpoints import layout
+from app.memory.checkpoints.delta import DeltaHistory
 from app.memory.checkpoints.errors import CheckpointDamaged
 from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
-from app.memory.checkpoints.retention import Retention
 from app.memory.checkpoints.serializer import serializer
 from app.memory.checkpoints.sync import SyncSaver
 
@@ -48,7 +51,12 @@ _FILTER_PAGE = 200
 """Checkpoints that a filtered listing looks at at a time, without values."""
 
 
-class RedisSaver(Retention, SyncSaver):
+@lru_cache(maxsize=128)
+def _with_types(serde: SerializerProtocol, types: frozenset[tuple[str, ...]]) -> SerializerProtocol:
+    return BaseCheckpointSaver[str](serde=serde).with_allowlist(types).serde
+
+
+class RedisSaver(DeltaHistory, SyncSaver):
     """Checkpoints of all threads under one prefix. Cheap: a worker makes one per run, bound to the run's fence.
 
     `fence` None reads, and writes for maintenance outside any run. `ttl_seconds` is how long a thread lives after
@@ -102,7 +110,7 @@ class RedisSaver(Retention, SyncSaver):
         run_id = str(facts.get("run_id") or "")
         bare = {part: value for part, value in checkpoint.items() if part != "channel_values"}
         record = Record(
-            run_id, list(blobs), place.checkpoint_id, self.serde.dumps_typed(bare), self.serde.dumps_typed(facts)
+            run_id, place.checkpoint_id, list(blobs), self.serde.dumps_typed(bare), self.serde.dumps_typed(facts)
         ).dump()
         name = f"{namespace}{NUL}{checkpoint['id']}"
         new = {blob for blob, channel in blobs.items() if channel in new_versions}
@@ -180,6 +188,12 @@ class RedisSaver(Retention, SyncSaver):
         """The version after `current`: it sorts after it, and differs from that of a rival attempt."""
         number = 0 if current is None else int(str(current).split(".", 1)[0])
         return f"{number + 1:032}.{random.random():016}"  # noqa: S311 - a mark, not a secret
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> RedisSaver:
+        """This saver, with a serializer that builds the types of a graph's schemas too. LangGraph asks at each run."""
+        clone = copy.copy(self)
+        clone.serde = _with_types(cast(Any, self.serde), frozenset(extra_allowlist))
+        return clone
 
     async def _write(self, script: FencedLua, keys: list[str], args: list[Any]) -> Any:
         try:

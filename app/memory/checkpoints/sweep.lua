@@ -3,7 +3,8 @@
 -- Reply: how many were removed. One pass over a thread's records: maintenance, not part of a run.
 local used = {}
 for _, record in ipairs(redis.call('HVALS', KEYS[2])) do
-  for _, blob in ipairs(cmsgpack.unpack(record:sub(5, 4 + struct.unpack('>I4', record)))) do used[blob] = true end
+  local head = cmsgpack.unpack(record:sub(5, 4 + struct.unpack('>I4', record)))
+  for i = 3, #head do used[head[i]] = true end
 end
 local removed = 0
 for _, blob in ipairs(redis.call('HKEYS', KEYS[3])) do

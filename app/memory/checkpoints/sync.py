@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
 )
 
 T = TypeVar("T")
@@ -66,6 +67,11 @@ class SyncSaver(BaseCheckpointSaver[str]):
         found = self.alist(config, filter=filter, before=before, limit=limit)
         while (checkpoint := self._wait(_next(found))) is not None:
             yield checkpoint
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        return self._wait(self.aget_delta_channel_history(config=config, channels=channels))
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         try:

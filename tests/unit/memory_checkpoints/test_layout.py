@@ -28,7 +28,7 @@ def test_a_record_is_read_as_it_was_written(
     run_id: str, blobs: list[str], parent: str, checkpoint: bytes, metadata: bytes
 ) -> None:
     """Bytes go in raw, whatever they hold."""
-    record = Record(run_id, blobs, parent, ("msgpack", checkpoint), ("msgpack+aes", metadata))
+    record = Record(run_id, parent, blobs, ("msgpack", checkpoint), ("msgpack+aes", metadata))
     assert Record.load(record.dump()) == record
 
 
