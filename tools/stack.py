@@ -394,6 +394,9 @@ def main(arguments: list[str]) -> int:
     except Failure as failure:
         print(failure.report(), file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        say("interrupted; run the command again to go on")
+        return 130
     return 0
 
 

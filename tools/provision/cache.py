@@ -69,7 +69,10 @@ def unwritable_explained() -> Iterator[None]:
                 f"the disk of {cache_root()} is full",
                 fix="free some space, or set SLIPWAY_CACHE to a folder on a larger disk",
             ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        ours = str(error.filename or "").startswith(str(cache_root()))
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) or (
+            ours and error.errno in (errno.ENOENT, errno.ENOTDIR)  # its folder cannot be made where it is to be
+        ):
             raise Failure(
                 f"{error.filename or cache_root()} cannot be written ({error.strerror})",
                 fix="set SLIPWAY_CACHE to a folder that you may write to",

@@ -86,7 +86,7 @@ def explained(url: str, error: Exception) -> Unreachable:
             passing=False,
         )
     return Unreachable(
-        f"{host} cannot be reached ({reason or type(reason).__name__})",
+        f"{host} cannot be reached ({getattr(reason, 'strerror', None) or reason or type(reason).__name__})",
         fix="check the network (behind a proxy: HTTPS_PROXY), then run the command again",
         passing=True,
     )
