@@ -6,6 +6,7 @@ checks of containers. `python -m app bootstrap …` makes the secrets of a deplo
 
 from __future__ import annotations
 
+import signal
 import sys
 
 _COMMANDS = (["api"], ["worker"], ["health", "api"], ["health", "worker"])
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
             from app.infra.health import lives
 
             return 0 if lives(arguments[1], found.service) else 1
+        # Until the process has handlers of its own: the first process of a container ignores what it does not handle.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         from app.infra import logging, telemetry
 
         logging.configure(found.service)
