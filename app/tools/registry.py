@@ -27,10 +27,14 @@ class ToolRegistry:
     """Tools by name. Holds what they have open, too: `close` it with the process."""
 
     def __init__(
-        self, tools: Iterable[Tool[Any]] = (), *, closing: Iterable[Callable[[], Awaitable[None]]] = ()
+        self,
+        tools: Iterable[Tool[Any]] = (),
+        *,
+        warming: Iterable[Callable[[], Awaitable[None]]] = (),
+        closing: Iterable[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._tools: dict[str, Tool[Any]] = {}
-        self._closing = list(closing)
+        self._warming, self._closing = list(warming), list(closing)
         for tool in tools:
             self.add(tool)
 
@@ -100,6 +104,12 @@ class ToolRegistry:
             return ToolResult.from_json(await perform())
         recorded = await context.effects.perform(call.key, tool=name, idempotent=tool.idempotent, call=perform)
         return ToolResult.from_json(recorded)
+
+    async def warm(self) -> None:
+        """Begin in the background what the first calls would wait for, such as indexing. Optional; never raises
+        for something that is away."""
+        for warm in self._warming:
+            await warm()
 
     async def close(self) -> None:
         """Give back what the tools have open. Safe to call twice."""

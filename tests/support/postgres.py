@@ -18,7 +18,6 @@ from typing import Self
 from tests.support.valkey import free_port
 
 _START_SECONDS = 60
-_UNPRIVILEGED = ("postgres", "nobody")
 
 
 def found() -> Path | None:
@@ -30,6 +29,12 @@ def found() -> Path | None:
     return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
+def _unprivileged() -> tuple[int, int]:
+    """User and group to run as instead of root, which the server refuses."""
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
 class Postgres:
     """One server. `url(role)` names its database `shop`; `postgres` is its superuser, other roles are a test's."""
 
@@ -37,7 +42,10 @@ class Postgres:
         self._binaries = binaries
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="slipway-postgres-"))
-        self._user = next((pwd.getpwnam(name) for name in _UNPRIVILEGED), None) if os.geteuid() == 0 else None
+        self._uid: int | None = None
+        self._gid: int | None = None
+        if os.geteuid() == 0:
+            self._uid, self._gid = _unprivileged()
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, role: str = "postgres", password: str = "") -> str:
@@ -46,21 +54,19 @@ class Postgres:
     def start(self) -> None:
         """Make the cluster and the database `shop`, and start the server."""
         data = self.folder / "data"
-        if self._user is not None:  # the server refuses to run as root
-            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        if self._uid is not None and self._gid is not None:
+            os.chown(self.folder, self._uid, self._gid)
         self._run("initdb", "-D", str(data), "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8")
         self._process = subprocess.Popen(
             [
                 str(self._binaries / "postgres"), "-D", str(data), "-p", str(self.port), "-h", "127.0.0.1",
                 "-k", str(self.folder), "-c", "fsync=off", "-c", "log_min_messages=panic",
             ],
-            **self._as_user(),
+            user=self._uid,
+            group=self._gid,
         )  # fmt: skip
         self._run("pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-t", str(_START_SECONDS), attempts=100)
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "shop")
-
-    def _as_user(self) -> dict[str, int]:
-        return {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid}
 
     def _run(self, program: str, *arguments: str, attempts: int = 1) -> None:
         for attempt in range(attempts):
@@ -71,7 +77,8 @@ class Postgres:
                 timeout=_START_SECONDS,
                 cwd=self.folder,
                 check=False,
-                **self._as_user(),
+                user=self._uid,
+                group=self._gid,
             )
             if done.returncode == 0:
                 return

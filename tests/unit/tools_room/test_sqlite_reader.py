@@ -28,7 +28,7 @@ def database(tmp_path: Path) -> Path:
     """A small shop in a file."""
     path = tmp_path / "shop.db"
     with closing(sqlite3.connect(path)) as made:
-        made.executescript(_SCRIPT)
+        made.executescript("PRAGMA synchronous = OFF;" + _SCRIPT)
     return path
 
 
