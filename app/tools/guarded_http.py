@@ -228,7 +228,8 @@ def _entry(text: str) -> str:
         target = httpx.URL(f"http://{text}")
     except (httpx.InvalidURL, ValueError):
         target = httpx.URL("")
-    if not target.host or target.raw_path != b"/" or target.userinfo or "*" in text:
+    odd = any(mark in text for mark in " *%@/\\?#")
+    if odd or not target.host:
         raise ConfigurationError(
             f"HTTP_ALLOWED_HOSTS: {text!r} is not a host",
             fix='write hosts only, as ["api.example.com", "intranet:8080"]',
