@@ -36,7 +36,7 @@ class Valkey(pulumi.ComponentResource):
     def __init__(self, name: str, args: ValkeyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("slipway:components:Valkey", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        password = Secret(f"{name}-password", opts=child).value
+        password: pulumi.Output[str] = pulumi.Output.secret(Secret(f"{name}-password", opts=child).value)
         address = pulumi.Output.concat("127.0.0.1:", pulumi.Output.from_input(args["port"]).apply(str))
         url = pulumi.Output.concat("redis://:", password, "@", address, "/0")
         settings = pulumi.Output.all(password=password, port=args["port"], folder=args["folder"])

@@ -85,8 +85,11 @@ class Workers(Model):
 
 
 def _one_number(value: Any) -> Any:
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            raise ValueError("is no number; give one number, or {min: 1, max: 10}") from None
     if isinstance(value, int) and not isinstance(value, bool):
         return {"min": value, "max": max(value, 1)}
     return value
@@ -260,7 +263,8 @@ def _value(text: Any) -> Any:
 
 def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
     key = f"{NAMESPACE}:{'.'.join(str(part) for part in location)}" if location else f"{NAMESPACE}:"
-    message = message.removeprefix("Value error, ")
+    # Our own messages begin with a name that must stay as it is written.
+    message = message.removeprefix("Value error, ") if kind == "value_error" else message[:1].lower() + message[1:]
     if kind == "extra_forbidden":
         known = _known(location)
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -269,7 +273,7 @@ def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
     if location == ("platform",):
         there = ", ".join(PlatformName)
         return f"{key}: there is no such platform; this version has: {there}"
-    return f"{key}{': ' if location else ''}{message[:1].lower() + message[1:]}"
+    return f"{key}{': ' if location else ''}{message}"
 
 
 def _known(location: tuple[int | str, ...]) -> list[str]:

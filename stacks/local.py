@@ -50,7 +50,7 @@ def build(stack: StackConfig) -> Platform:
     prefixes = ["", *(shadow_prefix(part.name) for part in stack.traffic().shadows)]
     key = ApiKey("api-key", redis_url=secret_env["REDIS_URL"], prefixes=prefixes)
     # The key opens nothing before its record is written, so the outputs wait for both.
-    ready = pulumi.Output.all(front_door.url, key.key)
+    ready = pulumi.Output.all(front_door.url, key.id)
     return Platform(service_url=ready.apply(lambda both: str(both[0])), api_key=key.key)
 
 

@@ -91,7 +91,8 @@ def update(spec: ProcessSpec, running: Running) -> Running:
     supervisor.stop_program(program, grace_seconds=spec["grace_seconds"])
     port = running["port"]
     if not (spec.get("port_variable") and ports.free(port)):
-        port = _port(spec)
+        # One that lost its supervisor may still be on its way out.
+        port = _port(spec, wait_seconds=spec["grace_seconds"])
     return _start(supervisor, spec, program, port)
 
 
@@ -113,11 +114,15 @@ def delete(spec: ProcessSpec, running: Running) -> None:
         (supervisor.folder / path).unlink(missing_ok=True)
 
 
-def _port(spec: ProcessSpec) -> int:
+def _port(spec: ProcessSpec, *, wait_seconds: float = 0.0) -> int:
     if spec.get("port_variable"):
         return ports.choose([spec["name"]])[spec["name"]]
     port = int(spec.get("port", 0))
-    if port and not ports.free(port):
+    deadline = time.monotonic() + wait_seconds
+    while port and not ports.free(port):
+        if time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            continue
         raise LocalError(
             f"port {port} of {spec['name']} is in use by another program; end that one (`ss -ltnp 'sport = :{port}'` "
             "names it) and run `pulumi up` again"
@@ -177,7 +182,8 @@ def _healthy(supervisor: Supervisor, spec: ProcessSpec, program: str, port: int,
     while True:
         status = supervisor.status(program)
         if not status.runs or (first and status.pid not in (0, first)):
-            raise _NotHealthyError(f"ended while it started ({status.detail or status.state})")
+            why = f" ({status.detail})" if status.state == "FATAL" else ""
+            raise _NotHealthyError(f"ended while it started{why}")
         first = first or status.pid
         missing = "has not started"
         if status.pid:

@@ -183,6 +183,8 @@ files={_escape(self.folder / "programs")}/*.conf
         """Stop all programs and supervisord, then remove the folder's content (`data/` too unless it is kept)."""
         pid = self.pid()
         if pid:
+            # All at once; a shutdown alone would let them drain one after the other.
+            self._call("stopAllProcesses", timeout=seconds)
             self._call("shutdown")
             deadline = time.monotonic() + seconds
             while _alive(pid):

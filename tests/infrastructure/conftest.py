@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,26 @@ from components.local.supervisor import Supervisor
 
 SERVER = """
 import http.server, json, os, signal, sys, time
+busy = set()
 print("starting", os.environ.get("COLOUR"), flush=True)
 if os.environ.get("COLOUR") == "broken":
     sys.exit("no such colour: broken")
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet, or each answer waits for a delayed acknowledgement
+    def note(self, text):
+        with open(os.environ["SEEN"], "a") as file:
+            file.write(text + "\\n")
     def do_GET(self):
+        busy.add(self)
+        try:
+            self.answer()
+        finally:
+            busy.discard(self)
+    def answer(self):
         if self.path == "/slow":
+            self.note("begun")
             time.sleep(1)
         shown = {"colour": os.environ.get("COLOUR"), "pid": os.getpid(), "env": sorted(os.environ), "path": self.path}
         shown["host"] = self.headers.get("host")
@@ -32,8 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
         if self.path != "/health":
-            with open(os.environ["SEEN"], "a") as file:
-                file.write(f"{self.command} {self.path}\\n")
+            self.note(f"{self.command} {self.path}")
     def do_POST(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.do_GET()
@@ -41,7 +53,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
-server.daemon_threads = False
 
 def leave(*_):
     import threading
@@ -49,8 +60,9 @@ def leave(*_):
 
 signal.signal(signal.SIGTERM, leave)
 print("serving", flush=True)
-server.serve_forever()
-server.server_close()  # waits for what is being answered
+server.serve_forever(poll_interval=0.05)
+while busy:
+    time.sleep(0.01)
 print("left in order", flush=True)
 """
 
@@ -87,7 +99,7 @@ def server_spec(tmp_path: Path, stack_folder: Path) -> SpecFactory:
             "start_seconds": 10.0,
             "port_variable": "PORT",
         }
-        return {**spec, **changes}  # type: ignore[return-value,typeddict-item]
+        return {**spec, **changes}  # type: ignore[typeddict-item]
 
     return make
 
@@ -99,6 +111,20 @@ def ask(port: int, path: str = "/") -> dict[str, Any]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         shown: dict[str, Any] = json.load(answer)
     return shown
+
+
+def seen(folder: Path, name: str) -> list[str]:
+    """What the tiny server `name` has noted of its requests, but for health checks."""
+    path = folder / f"{name}.seen"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def until(met: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+    """Return once `met()`; fail with `what` when it never comes true."""
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, f"never came true within {seconds:g} s: {what}"
+        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

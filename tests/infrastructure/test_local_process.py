@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,7 @@ import pytest
 from components.local import process
 from components.local.errors import LocalError, StartFailed
 from components.local.supervisor import Supervisor
-from tests.infrastructure.conftest import SpecFactory, alive, ask
-
-
-def until(met: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, f"never came true within {seconds:g} s: {what}"
-        time.sleep(0.02)
+from tests.infrastructure.conftest import SpecFactory, alive, ask, seen, until
 
 
 def test_a_created_program_is_healthy_when_create_returns(server_spec: SpecFactory) -> None:
@@ -138,14 +129,14 @@ def test_a_program_beside_has_a_name_and_port_of_its_own(server_spec: SpecFactor
     assert ask(new["port"])["colour"] == "blue"
 
 
-def test_what_is_being_answered_is_finished_before_a_program_ends(server_spec: SpecFactory) -> None:
+def test_what_is_being_answered_is_finished_before_a_program_ends(server_spec: SpecFactory, tmp_path: Path) -> None:
     """Deleting drains: SIGTERM, then time to finish."""
     from concurrent.futures import ThreadPoolExecutor
 
     running = process.create(server_spec())
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(ask, running["port"], "/slow")
-        time.sleep(0.3)  # the request is on its way: nothing tells when it has arrived
+        until(lambda: "begun" in seen(tmp_path, "web"), "the request has arrived")
         process.delete(server_spec(), running)
         assert answer.result()["colour"] == "red"
     assert not alive(running["pid"])
