@@ -79,7 +79,7 @@ def load_intents(path: Path = INTENTS) -> dict[str, Intent]:
 
 _REMEMBER = re.compile(
     r"^\s*(?:please\s+|could you\s+|can you\s+)?(?:remember|note down|note|keep in mind|don['’]?t forget|memori[sz]e)\b"
-    r"(?!\s*\?)",
+    r"(?!\s*\?)(?:\s+that\b)?[\s:,]*",
     re.IGNORECASE,
 )
 
@@ -87,6 +87,11 @@ _REMEMBER = re.compile(
 def asks_to_remember(message: str) -> bool:
     """Whether a message begins by telling to remember something: clearer than any nearness."""
     return _REMEMBER.match(message) is not None
+
+
+def what_to_remember(message: str) -> str:
+    """The fact in "Please remember that …"; the whole message where nothing would be left."""
+    return message[match.end() :].strip() or message if (match := _REMEMBER.match(message)) else message
 
 
 _PARTS = re.compile(r"\b(?:and|or|then|also|versus|vs|but)\b|[;?]", re.IGNORECASE)

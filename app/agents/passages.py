@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from app.agents.text import content_words, sentences
+from app.agents.text import content_words, spans
 from app.tools.registry import ToolResult
+
+FINDERS = frozenset({"search_documents", "recall"})
+"""Tools whose findings are always sources."""
 
 EXCERPT_CHARS = 400
 """Length of a source's excerpt in the answer."""
@@ -24,12 +27,12 @@ def passages_of(tool: str, result: ToolResult) -> list[Passage]:
     """The passages of a result, best first; none for a failed call or one that found nothing.
 
     A source without a text of its own (a database table) stands for the result's text. A result without sources is a
-    passage itself, except where the tool says that it found nothing (`data["count"] == 0`).
+    passage itself, except of a tool that finds texts: without one it found nothing.
     """
-    if not result.ok or result.data.get("count") == 0:
+    if not result.ok:
         return []
     if not result.sources:
-        return [Passage(title=tool, uri=f"tool:{tool}", excerpt=result.text)]
+        return [] if tool in FINDERS else [Passage(title=tool, uri=f"tool:{tool}", excerpt=result.text)]
     found = [source for source in sorted(result.sources, key=lambda source: -source.score) if source.text]
     if not found:
         titles = ", ".join(source.title for source in result.sources)
@@ -41,24 +44,17 @@ def window(text: str, question: str, chars: int) -> str:
     """At most `chars` characters of `text`: the run of whole sentences that meets the question's words best."""
     if len(text) <= chars:
         return text
-    parts, wanted = sentences(text), set(content_words(question))
-    best, best_hits = "", -1
-    for start in range(len(parts)):
-        taken: list[str] = []
-        for part in parts[start:]:
-            if sum(len(other) + 1 for other in taken) + len(part) > chars:
-                break
-            taken.append(part)
-        hits = len(wanted & set(content_words(" ".join(taken))))
-        if taken and hits > best_hits:
-            best, best_hits = "\n".join(taken), hits
-    return best or text[:chars]
-
-
-def best_for(question: str, passages: Sequence[Passage]) -> Passage:
-    """The passage that meets most of the question's words; the first of equals. `passages` holds at least one."""
-    wanted = set(content_words(question))
-    return max(passages, key=lambda passage: len(wanted & set(content_words(passage["excerpt"]))))
+    parts, wanted = spans(text), set(content_words(question))
+    best, best_hits = text[:chars], 0
+    for place, (start, _) in enumerate(parts):
+        fitting = [end for _, end in parts[place:] if end - start <= chars]
+        if not fitting:
+            continue
+        taken = text[start : fitting[-1]]
+        hits = len(wanted & set(content_words(taken)))
+        if hits > best_hits:
+            best, best_hits = taken, hits
+    return best.strip()
 
 
 def sources(answer: str, passages: Sequence[Passage], question: str) -> list[Passage]:

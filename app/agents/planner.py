@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 from pydantic import ValidationError
 
-from app.agents.classifier import asks_to_remember
+from app.agents.classifier import asks_to_remember, what_to_remember
 from app.agents.text import content_words
 from app.infra.errors import SlipwayError
 from app.infra.logging import get_logger
@@ -31,8 +31,11 @@ _log = get_logger(__name__)
 MAX_CALLS = 6
 """Calls of one plan. More is a model going astray."""
 
-SEARCH, REMEMBER, RECALL = "search", "remember", "recall"
+SEARCH, REMEMBER, RECALL = "search_documents", "remember", "recall"
 """Names of the built-in tools that default plans use."""
+
+DEFAULT = "default"
+"""Who made a plan that no model made."""
 
 PLAN_SCHEMA: dict[str, Any] = {
     "title": "plan",
@@ -151,12 +154,14 @@ def default_plan(request: Request, tools: ToolRegistry, *, note: str = "") -> Pl
     """The plan that an intent suggests, made without a model: search the documents, or remember, or recall."""
     known = tools.names()
     if request.intent == "memory":
-        if asks_to_remember(request.question) and REMEMBER in known:
-            return Plan((Call("a", REMEMBER, {"text": request.question}),), "default", note)
-        return Plan((), "default", note)
+        if not asks_to_remember(request.question):
+            return Plan((), DEFAULT, note)
+        if REMEMBER not in known:
+            return Plan((), DEFAULT, "Long-term memory is off here (QDRANT_URL), so I cannot keep this.")
+        return Plan((Call("a", REMEMBER, {"text": what_to_remember(request.question)}),), DEFAULT, note)
     if SEARCH not in known:
-        return Plan((), "default", note)
-    return Plan((Call("a", SEARCH, {"query": search_words(request)}),), "default", note)
+        return Plan((), DEFAULT, note)
+    return Plan((Call("a", SEARCH, {"query": search_words(request)}),), DEFAULT, note)
 
 
 def search_words(request: Request) -> str:
@@ -167,16 +172,10 @@ def search_words(request: Request) -> str:
 
 
 class Planner:
-    """Makes plans. `schema` gives the database's tables for the prompt; None where there is no database."""
+    """Makes plans over a registry of tools."""
 
-    def __init__(
-        self,
-        models: ChatModels,
-        prompts: PromptRegistry,
-        tools: ToolRegistry,
-        schema: Callable[[], Awaitable[str]] | None = None,
-    ) -> None:
-        self._models, self._prompts, self._tools, self._schema = models, prompts, tools, schema
+    def __init__(self, models: ChatModels, prompts: PromptRegistry, tools: ToolRegistry) -> None:
+        self._models, self._prompts, self._tools = models, prompts, tools
 
     async def plan(self, request: Request) -> Plan:
         """A plan that can be run. Raises what the model's client raises when it cannot be reached."""
@@ -191,6 +190,7 @@ class Planner:
                 note = f"The model {name} is too small to call web services."
             return default_plan(request, self._tools, note=note)
         problem = request.problem
+        details = await self._tools.details()
         for _ in range(2):
             try:
                 content = await structured(
@@ -198,7 +198,7 @@ class Planner:
                     name,
                     prompt.messages(
                         tools=self._tools.describe(),
-                        database="none" if self._schema is None else await self._schema(),
+                        details=details,
                         history=request.history or "none",
                         memories="\n".join(f"- {memory}" for memory in request.memories) or "nothing",
                         question=request.question,

@@ -8,7 +8,8 @@ from functools import lru_cache
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:[.,]\d+)*")
 _IDENTIFIER = re.compile(r"\b(?:[A-Z][A-Z0-9]*_[A-Z0-9_]+|[a-z0-9]+(?:_[a-z0-9]+)+|[A-Za-z]+[a-z][A-Z]\w*)\b")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# A wrapped line goes on; a table's row is one sentence, whatever stands in its cells.
+_SENTENCE = re.compile(r"(?<=[.!?:])[*_`)\"]*\s+(?![|])|\n\s*\n|\n(?=\s*(?:[-*|#]|\d+[.)]))")
 _CITATION = re.compile(r"\[\d+\]")
 
 _STOP = frozenset(
@@ -78,8 +79,15 @@ def names(text: str) -> set[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, roughly; lines count as sentences."""
-    return [part.strip() for part in _SENTENCE.split(text) if part.strip()]
+    """The sentences of a text, roughly; rows, headings and items of a list count as sentences."""
+    return [text[start:end].strip() for start, end in spans(text)]
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where each sentence of a text begins and ends; between them is white space only."""
+    ends = [match.start() + len(match[0].rstrip()) for match in _SENTENCE.finditer(text)] + [len(text)]
+    begins = [0, *ends[:-1]]
+    return [(begin, end) for begin, end in zip(begins, ends, strict=True) if text[begin:end].strip()]
 
 
 def without_citations(text: str) -> str:

@@ -23,10 +23,12 @@ from app.prompts.registry import PromptRegistry
 _log = get_logger(__name__)
 
 LEAST_SUPPORT = 0.6
-"""Share of the answer's content words that must stand in the results. Paraphrase needs room below 1."""
+"""Share of the answer's content words and figures that must stand in the results. Paraphrase needs room below 1."""
 LEAST_SENTENCE_SUPPORT = 0.35
 """The same for each sentence of at least `_SENTENCE_WORDS` such words: one invention must not hide among true ones."""
 _SENTENCE_WORDS = 4
+LEAST_NEWS = 0.25
+"""Share of the answer's content words that are not the question's, where it holds no figure."""
 
 _REFUSAL = re.compile(
     r"\b(?:(?:do|does|did|could|can)(?:\s+not|n['’]t)\s+(?:say|hold|contain|mention|answer|provide|specify|state|include|"
@@ -64,13 +66,15 @@ def check(answer: str, evidence: Sequence[str], question: str = "", known: Seque
         *_missing("the name", _foreign(names(answer), f"{text}\n{question}")),
     ]
     supported, asked = set(words(text)), set(words(question))
-    matter = [word for word in content_words(answer) if word not in asked or word in supported]
-    score = sum(word in supported for word in matter) / len(matter) if matter else 0.0
+    matter = [word for word in content_words(answer) if word not in asked]
+    figures = numbers(answer) - numbers(question)
+    count = len(matter) + len(figures)
+    score = (sum(word in supported for word in matter) + len(figures & numbers(text))) / count if count else 0.0
     if not refusal:
-        if not matter:
-            problems.append("it says nothing that the results hold")
+        if not figures and (not matter or len(matter) < LEAST_NEWS * len(content_words(answer))):
+            problems.append("it only repeats the question")
         elif score < LEAST_SUPPORT:
-            problems.append(f"only {score:.0%} of its words are supported")
+            problems.append(f"only {score:.0%} of what it says is supported")
         for sentence in sentences(answer):
             own = [word for word in content_words(sentence) if word not in asked]
             if len(own) >= _SENTENCE_WORDS:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from app.agents.passages import Passage, best_for, window
+from app.agents.passages import Passage, window
 from app.infra.ids import new_id
 from app.models.clients import ChatModels
 from app.models.registry import ModelEntry, Role
 from app.prompts.registry import Prompt, PromptRegistry
 
+NOTHING_FOUND = "I found nothing about this."
 DIFFICULT = 0.6
 """Complexity from which the reasoning model answers."""
 WINDOW_MESSAGES = 12
@@ -22,6 +23,8 @@ WINDOW_MESSAGES = 12
 SMALL_WINDOW_MESSAGES, SMALL_WINDOW_CHARS = 4, 600
 CHARS_PER_TOKEN = 4
 """A low estimate for English, so that what is counted in characters fits."""
+RETRY_CHARS = 250
+"""What a small model reads when its first draft was refused."""
 QUOTE_CHARS = 600
 
 
@@ -49,9 +52,12 @@ class Writer:
         """An answer to the question from its passages; not yet checked."""
         entry, prompt = self._choose("answer", task.complexity)
         if entry.small:
-            # The same passages at temperature 0 would give the same draft again: another try reads the best one only.
-            shown = [best_for(task.question, task.passages)] if task.problems else task.passages
-            text = "\n\n".join(part["excerpt"] for part in self.shown(task.question, shown, entry))
+            shown = self.shown(task.question, task.passages, entry)
+            if task.problems:
+                # The same text at temperature 0 would give the same draft again: another try reads its heart only.
+                best = shown[0]
+                shown = [Passage(**{**best, "excerpt": window(best["excerpt"], task.question, RETRY_CHARS)})]
+            text = "\n\n".join(passage["excerpt"] for passage in shown)
             messages = prompt.messages(passages=text, question=task.question)
             return await self._ask(entry, prompt, messages)
         remarks = ""
@@ -84,12 +90,15 @@ class Writer:
             for passage in passages[: entry.passages]
         ]
 
+    def entry(self, complexity: float) -> ModelEntry:
+        """The model that answers a question of that difficulty, unless a prompt names another."""
+        return self._models.registry.role(Role.REASONER if complexity >= DIFFICULT else Role.ORCHESTRATOR)
+
     def _choose(self, task: str, complexity: float) -> tuple[ModelEntry, Prompt]:
         """The model by difficulty, and the prompt in the size that the model can follow; a prompt may name a model."""
-        registry = self._models.registry
-        entry = registry.role(Role.REASONER if complexity >= DIFFICULT else Role.ORCHESTRATOR)
+        entry = self.entry(complexity)
         prompt = self._prompts.get(f"{task}-small" if entry.small else task)
-        return (registry.get(prompt.model) if prompt.model else entry), prompt
+        return (self._models.registry.get(prompt.model) if prompt.model else entry), prompt
 
     def _earlier(self, task: Task, entry: ModelEntry) -> list[AnyMessage]:
         """The thread's last messages that fit: people's and answers', whole ones, beginning with a person's."""
@@ -148,11 +157,13 @@ def transcript(messages: Sequence[AnyMessage], chars: int = 4_000) -> str:
 
 
 def quotation(question: str, passages: Sequence[Passage], *, model: str, note: str = "") -> tuple[AIMessage, Passage]:
-    """The best passage, word for word, and that passage: what is given when no draft would rest on the results.
+    """The first passage, which the search ranks best, word for word; and that passage.
 
+    It is given when no draft rests on the results. A ranking of our own by the question's words did worse: a page that
+    repeats the question (an example of a request) beat the one that answers it.
     `note` says why there is no other answer; by default that the drafts of `model` did not rest on the results.
     """
-    best = best_for(question, passages)
+    best = passages[0]
     quoted = "\n".join(f"> {line}" for line in window(best["excerpt"], question, QUOTE_CHARS).splitlines())
     why = note or f"{model or 'The model'} wrote no answer that the results support."
     text = f"{why} The passage that fits best, word for word:\n\n{quoted}\n\n({best['title']}, {best['uri']})"
@@ -161,7 +172,7 @@ def quotation(question: str, passages: Sequence[Passage], *, model: str, note: s
 
 def nothing_found(*, model: str, note: str = "", failures: Sequence[str] = ()) -> AIMessage:
     """Says that nothing was found, and which calls failed, if any."""
-    text = f"I could not look this up. {' '.join(failures)}" if failures else "I found nothing about this."
+    text = f"I could not look this up. {' '.join(failures)}" if failures else NOTHING_FOUND
     return composed(f"{note} {text}".strip(), model=model, kind="nothing_found")
 
 

@@ -59,6 +59,8 @@ class ModelEntry(BaseModel):
     small: bool = False
     passages: int = Field(8, ge=1)
     passage_chars: int = Field(2_000, ge=200)
+    retries: int = Field(10, ge=0)
+    answer_seconds: float = Field(180.0, gt=0)
     price: Literal["listed", "free"] = "listed"
 
 

@@ -10,7 +10,8 @@ from app.memory.embeddings import open_embeddings
 from app.models.clients import Clients
 from app.models.registry import EMBEDDING, Role
 from app.prompts.registry import PromptRegistry
-from app.tools.registry import ToolRegistry
+from app.tools.builtin import builtin_tools
+from app.workflows.run_store import RunStore
 from app.workflows.services import AgentServices
 
 
@@ -19,9 +20,11 @@ def services(settings: Settings) -> AgentServices:
     models = Clients(settings.models)
     models.registry.check(settings.models)
     prompts = PromptRegistry.load(settings.tools.prompt_version)
-    tools = ToolRegistry()
+    embeddings = open_embeddings(settings)
+    store = None if settings.tools.qdrant_url is None else RunStore()
+    tools = builtin_tools(settings, store=store, embeddings=embeddings)  # your own: tools.add(…)
     intents = load_intents()
-    classifier: Classifier = ExampleClassifier(intents, open_embeddings(settings).aembed_documents)
+    classifier: Classifier = ExampleClassifier(intents, embeddings.aembed_documents)
     chosen = models.registry.roles[Role.CLASSIFIER]
     if chosen != EMBEDDING:
         classifier = ModelClassifier(chosen, models, prompts, intents, fallback=classifier)

@@ -58,7 +58,7 @@ def build_graph(services: AgentServices) -> StateGraph[AgentState, RunContext, A
     graph.add_conditional_edges("classify", routes.after_classify, ["plan", "answer"])
     graph.add_conditional_edges("plan", routes.after_plan, ["execute", "answer", "compose"])
     graph.add_conditional_edges("execute", routes.after_execute, ["plan", "answer", "compose"])
-    graph.add_edge("answer", "validate")
+    graph.add_conditional_edges("answer", routes.after_answer, ["validate", "compose"])
     graph.add_conditional_edges("validate", routes.after_validate, ["plan", "answer", "compose", END])
     graph.add_edge("compose", END)
     return graph

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from app.agents.planner import REMEMBER
-from app.workflows.state import AgentState, CallResult, passages
+from app.agents.planner import DEFAULT, REMEMBER
+from app.workflows.state import AgentState, CallResult, earlier, passages
 
 MAX_PLANS = 2
 """Plans per turn: one more when the first led nowhere."""
@@ -20,20 +20,33 @@ def after_classify(state: AgentState) -> Literal["plan", "answer"]:
 
 
 def after_plan(state: AgentState) -> Literal["execute", "answer", "compose"]:
-    """A plan without calls: the conversation and what is known must do; nothing can be looked up."""
+    """Without calls, a model answers where that was its own plan, or what the user told may hold the answer.
+
+    Else there was nothing to look the answer up in, and a model would make one up.
+    """
     if state.get("plan"):
         return "execute"
-    return "compose" if state.get("plan_note") else "answer"
+    if state.get("note"):
+        return "compose"
+    if state.get("planned_by") not in ("", DEFAULT):
+        return "answer"
+    told = bool(state.get("memories")) or bool(earlier(state["messages"]))
+    return "answer" if state.get("intent") == "memory" and told else "compose"
 
 
 def after_execute(state: AgentState) -> Literal["plan", "answer", "compose"]:
     """An answer is written only from results: where there are none, another plan is made, or that is said."""
     results = state.get("results", [])
-    if only_writes(results) or state.get("plan_note"):
+    if only_writes(results) or state.get("note"):
         return "compose"
     if passages(results):
         return "answer"
     return "plan" if may_plan_again(state) else "compose"
+
+
+def after_answer(state: AgentState) -> Literal["validate", "compose"]:
+    """No draft: the model took too long, and the note says so."""
+    return "compose" if state.get("draft") is None else "validate"
 
 
 def after_validate(state: AgentState) -> Literal["plan", "answer", "compose", "__end__"]:
@@ -46,7 +59,7 @@ def after_validate(state: AgentState) -> Literal["plan", "answer", "compose", "_
 
 def may_plan_again(state: AgentState) -> bool:
     """Whether another plan could differ: a default plan would be the same again."""
-    return state.get("planned_by") not in ("", "default") and state.get("plans", 0) < MAX_PLANS
+    return state.get("planned_by") not in ("", DEFAULT) and state.get("plans", 0) < MAX_PLANS
 
 
 def led_nowhere(state: AgentState) -> bool:

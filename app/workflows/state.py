@@ -60,14 +60,16 @@ class AgentState(TypedDict):
     plan: NotRequired[list[PlannedCall]]
     planned_by: NotRequired[str]
     """Name of the model that planned; `default` for the plan that the intent suggests."""
-    plan_note: NotRequired[str]
-    """Why no model may answer from this plan's results; empty mostly."""
+    note: NotRequired[str]
+    """Why the answer is composed without a model; empty mostly."""
     plans: NotRequired[int]
     """Plans made in this turn."""
     results: NotRequired[list[CallResult]]
     draft: NotRequired[AIMessage | None]
     """The answer while it is not yet validated."""
     verdict: NotRequired[Verdict | None]
+    draft_seconds: NotRequired[float]
+    """What writing drafts has taken so far."""
     retries_left: NotRequired[int]
     """Drafts that may still be written when this one is refused."""
     sources: NotRequired[list[Passage]]
@@ -82,11 +84,12 @@ def new_turn(*, retries: int) -> dict[str, Any]:
         "memories": [],
         "plan": [],
         "planned_by": "",
-        "plan_note": "",
+        "note": "",
         "plans": 0,
         "results": [],
         "draft": None,
         "verdict": None,
+        "draft_seconds": 0.0,
         "retries_left": retries,
         "sources": [],
     }

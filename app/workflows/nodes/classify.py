@@ -27,8 +27,9 @@ def classify(services: AgentServices) -> Node:
         progress(runtime, "classify")
         asked = question(state["messages"])
         found = await services.classifier.classify(asked)
+        entry = services.writer.entry(found.complexity)
         return {
-            **new_turn(retries=services.max_answer_retries),
+            **new_turn(retries=min(services.max_answer_retries, entry.retries)),
             "intent": found.intent,
             "complexity": found.complexity,
             "memories": await _memories(runtime, asked, found.intent),

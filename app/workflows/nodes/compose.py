@@ -30,7 +30,7 @@ def compose() -> Node:
 def _answer(state: AgentState) -> tuple[AIMessage, list[Passage]]:
     results, draft = state.get("results", []), state.get("draft")
     model = "" if draft is None else str(draft.response_metadata.get("model_name", ""))
-    note, asked = state.get("plan_note", ""), question(state["messages"])
+    note, asked = state.get("note", ""), question(state["messages"])
     if only_writes(results):
         return composed("\n".join(result["text"] for result in results), kind="confirmation"), []
     found = passages(results)
@@ -39,6 +39,8 @@ def _answer(state: AgentState) -> tuple[AIMessage, list[Passage]]:
         return message, [
             Passage(title=best["title"], uri=best["uri"], excerpt=window(best["excerpt"], asked, EXCERPT_CHARS))
         ]
+    if note and not results:
+        return composed(note, model=model, kind="note"), []
     if state.get("intent") == "memory":
         return remembered(state.get("memories", []), model=model), []
     failures = [result["text"] for result in results if not result["ok"]]

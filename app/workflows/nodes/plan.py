@@ -35,7 +35,7 @@ def plan(services: AgentServices) -> Node:
         return {
             "plan": [PlannedCall(id=call.id, tool=call.tool, args=call.args, after=list(call.after)) for call in calls],
             "planned_by": made.by,
-            "plan_note": made.note,
+            "note": made.note,
             "plans": number,
             "results": [],
             "draft": None,

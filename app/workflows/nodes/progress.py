@@ -1,7 +1,8 @@
 """What a client is told while it waits: custom events on the run's stream.
 
 {"type": "progress", "stage": "execute", "tools": ["search"]}
-{"type": "answer-superseded", "message_id": …, "reason": […]}     drop the tokens of that message
+{"type": "answer-superseded", "message_id": …, "reason": […]}     drop the tokens of that message;
+                                                                         null: all tokens so far
 """
 
 from __future__ import annotations

@@ -51,6 +51,12 @@ INVENTED = [
         RELEASES,
     ),
     ("What do the weights mean?", "Weights are measured in kilograms and were introduced in 1998.", RELEASES),
+    (
+        "Which header does a client send to resume?",
+        "A client sends a stream to a resume request.",
+        STREAM + " A request.",
+    ),
+    ("What happens to a run when a worker is killed?", "The run is killed when a worker is killed.", RUNS),
     ("What is Slipway?", "Slipway is a company.", STREAM),
     ("What is it?", "   ", STREAM),
 ]

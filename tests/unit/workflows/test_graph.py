@@ -1,0 +1,244 @@
+"""The agent as a whole and in parts, over a scripted model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from app.workflows.graph import Agent, build_graph
+from tests.unit.workflows.conftest import Desk
+
+SEARCH = json.dumps({"calls": [{"id": "a", "tool": "search_documents", "args": {"query": "lease"}}]})
+GOOD = "A lease lasts 5 seconds [1]."
+BAD = "A lease lasts 30 years and costs money."
+MakeDesk = Callable[..., Desk]
+
+
+def agent(desk: Desk, **options: Any) -> Agent:
+    return build_graph(desk.services).compile(**options)
+
+
+async def ask(graph: Agent, text: str, **config: Any) -> dict[str, Any]:
+    result: dict[str, Any] = await graph.ainvoke({"messages": [HumanMessage(text)]}, config or None)
+    return result
+
+
+async def test_an_answer_names_its_source_model_prompt_and_usage(desk: MakeDesk) -> None:
+    """This is what `/chat` shows of the run."""
+    values = await ask(agent(desk(SEARCH, GOOD)), "How long is a lease?")
+    answer = values["messages"][-1]
+    assert answer.text == GOOD
+    assert answer.response_metadata == {"model_name": "scripted", "prompt": "answer@2"}
+    assert answer.usage_metadata["total_tokens"] == 10
+    assert [source["uri"] for source in values["sources"]] == ["runs.md#lease"]
+    assert values["verdict"]["grounded"]
+
+
+async def test_a_refused_draft_is_tried_again_and_the_client_is_told(desk: MakeDesk) -> None:
+    """The tokens of the first draft are on the client's screen already."""
+    events: list[Any] = []
+    tokens: dict[str, str] = {}
+    made = desk(SEARCH, BAD, GOOD)
+    graph = agent(made)
+    async for mode, payload in graph.astream(
+        {"messages": [HumanMessage("How long is a lease?")]}, stream_mode=["custom", "messages"]
+    ):
+        if mode == "custom":
+            events.append(payload)
+        else:
+            tokens[payload[0].id] = tokens.get(payload[0].id, "") + payload[0].text
+    dropped = [event for event in events if event["type"] == "answer-superseded"]
+    assert len(dropped) == 1
+    assert "the number 30 is not in the results" in dropped[0]["reason"]
+    kept = {text for id_, text in tokens.items() if id_ != dropped[0]["message_id"]}
+    assert kept == {GOOD}, "neither the plan nor the refused draft may be what remains"
+    assert "the number 30" in made.models.model.asked[2][-1].text, "the model must be told what was wrong"
+
+
+async def test_retries_end_and_the_best_passage_is_quoted(desk: MakeDesk) -> None:
+    """A model that keeps inventing must neither loop nor be believed."""
+    made = desk(SEARCH, BAD, BAD, BAD)
+    values = await ask(agent(made), "How long is a lease?")
+    answer = values["messages"][-1]
+    assert "> A worker holds a run by a lease of 5 seconds." in answer.text
+    assert "(Runs, runs.md#lease)" in answer.text
+    assert answer.response_metadata == {"composed": "quotation", "model_name": "scripted"}
+    assert [source["uri"] for source in values["sources"]] == ["runs.md#lease"]
+    assert len(made.models.model.asked) == 4, "one plan, one draft and two retries"
+
+
+async def test_a_model_s_own_limit_of_retries_wins(desk: MakeDesk) -> None:
+    """A small model on two cores has no time for three drafts."""
+    made = desk(SEARCH, BAD, retries=0)
+    values = await ask(agent(made), "How long is a lease?")
+    assert values["messages"][-1].response_metadata["composed"] == "quotation"
+
+
+async def test_nothing_found_is_said_without_asking_a_model(desk: MakeDesk) -> None:
+    """A model without results would answer from what it was trained on."""
+    made = desk(SEARCH, SEARCH)
+    made.found = []
+    values = await ask(agent(made), "How long is a lease?")
+    assert values["messages"][-1].text == "I found nothing about this."
+    assert values["sources"] == []
+    assert len(made.models.model.asked) == 2, "two plans, no draft"
+
+
+async def test_a_second_plan_is_told_what_the_first_gave(desk: MakeDesk) -> None:
+    """Else it would be the same plan."""
+    made = desk(SEARCH, SEARCH)
+    made.found = []
+    await ask(agent(made), "How long is a lease?")
+    assert "An earlier plan did not lead to an answer" in made.models.model.asked[1][-1].text
+
+
+async def test_results_that_do_not_hold_the_answer_lead_to_another_plan(desk: MakeDesk) -> None:
+    """ "The documents do not say" is final only when nothing else can be tried."""
+    refusal = "The results do not say this."
+    values = await ask(agent(desk(SEARCH, refusal, SEARCH, GOOD)), "How long is a lease?")
+    assert values["messages"][-1].text == GOOD
+    assert values["plans"] == 2
+
+
+async def test_a_refusal_names_no_sources(desk: MakeDesk) -> None:
+    """Nothing was taken from them."""
+    refusal = "The results do not say this."
+    values = await ask(agent(desk(SEARCH, refusal, SEARCH, refusal)), "How high is it?")
+    assert values["messages"][-1].text == refusal
+    assert values["sources"] == []
+
+
+async def test_smalltalk_uses_no_tools(desk: MakeDesk) -> None:
+    """And is not checked against results that it does not need."""
+    made = desk("Hello! What can I do for you?")
+    made.classifier.intent = "smalltalk"
+    values = await ask(agent(made), "Hi")
+    assert values["messages"][-1].text == "Hello! What can I do for you?"
+    assert made.calls == []
+
+
+async def test_what_to_remember_is_remembered_and_confirmed(desk: MakeDesk) -> None:
+    """Without a model call where the model cannot plan."""
+    made = desk(plans=False)
+    made.classifier.intent = "memory"
+    values = await ask(agent(made), "Please remember that my team is called Orion.")
+    assert made.calls[0][0] == "remember"
+    assert made.calls[0][2] == {"text": "my team is called Orion."}
+    assert values["messages"][-1].text == "Remembered: my team is called Orion."
+
+
+async def test_a_model_that_cannot_write_queries_says_so(desk: MakeDesk) -> None:
+    """Asked for figures it quotes the documents, openly, rather than guess."""
+    made = desk(plans=False)
+    made.classifier.intent = "data"
+    values = await ask(agent(made), "How many customers are there?")
+    assert values["messages"][-1].text.startswith("The model scripted is too small to write database queries. The pass")
+
+
+async def test_a_model_that_takes_too_long_is_cut_off(desk: MakeDesk) -> None:
+    """A turn of the bundled model must end in time, on a busy machine too."""
+    made = desk(GOOD, plans=False, answer_seconds=0.01, pause=5.0)
+    values = await ask(agent(made), "How long is a lease?")
+    assert values["messages"][-1].text.startswith("scripted did not finish an answer within 0.01 s. The passage that")
+
+
+async def test_a_turn_begins_without_what_the_last_one_left(desk: MakeDesk) -> None:
+    """Threads go on with the same state: old results would be sources of the new answer."""
+    made = desk(SEARCH, GOOD, "You are welcome.")
+    graph = agent(made, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    await ask(graph, "How long is a lease?", **config)
+    made.classifier.intent = "smalltalk"
+    values = await ask(graph, "Thanks!", **config)
+    assert values["sources"] == []
+    assert values["results"] == []
+    assert values["plan"] == []
+    assert [message.text for message in values["messages"]] == [
+        "How long is a lease?",
+        GOOD,
+        "Thanks!",
+        "You are welcome.",
+    ]
+    asked = [message.text for message in made.models.model.asked[-1]]
+    assert "How long is a lease?" in asked, "the answer must see the conversation"
+
+
+async def test_a_follow_up_is_searched_with_the_question_before_it(desk: MakeDesk) -> None:
+    """ "And why?" alone finds nothing."""
+    made = desk(GOOD, GOOD, plans=False)
+    graph = agent(made, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    await ask(graph, "How long is a lease?", **config)
+    await ask(graph, "And why?", **config)
+    assert made.calls[1][2] == {"query": "How long is a lease? And why?"}
+
+
+async def test_calls_have_their_ids_before_anything_runs(desk: MakeDesk) -> None:
+    """The plan is what a takeover resumes from: an id given later would differ."""
+    made = desk(SEARCH, GOOD)
+    graph = agent(made, checkpointer=InMemorySaver(), interrupt_after=["plan"])
+    config: Any = {"configurable": {"thread_id": "t"}}
+    stopped = await ask(graph, "How long is a lease?", **config)
+    assert made.calls == []
+    planned = stopped["plan"][0]["id"]
+    await graph.ainvoke(None, config)
+    assert [call[1] for call in made.calls] == [planned]
+
+
+async def test_the_second_half_runs_from_an_injected_state(desk: MakeDesk) -> None:
+    """Results as the tools would have given them: only the answer is left to write."""
+    made = desk("Another worker takes the run over.")
+    graph = agent(made, checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    passage = {"title": "Runs", "uri": "runs.md", "excerpt": "When a worker is killed, another takes the run over."}
+    await graph.aupdate_state(
+        config,
+        {
+            "messages": [HumanMessage("What if a worker is killed?")],
+            "retries_left": 0,
+            "results": [{"id": "1", "tool": "search_documents", "ok": True, "text": "", "passages": [passage]}],
+        },
+        as_node="execute",
+    )
+    values = await graph.ainvoke(None, config)
+    assert values["messages"][-1].text == "Another worker takes the run over."
+    assert values["sources"][0]["uri"] == "runs.md"
+
+
+async def test_a_resumed_thread_ends_where_the_verdict_sends_it(desk: MakeDesk) -> None:
+    """A worker that takes over after the verdict must not write the draft again."""
+    made = desk()
+    graph = agent(made, checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    passage = {"title": "Runs", "uri": "runs.md", "excerpt": "A lease lasts 5 seconds."}
+    await graph.aupdate_state(
+        config,
+        {
+            "messages": [HumanMessage("How long is a lease?")],
+            "draft": AIMessage(BAD),
+            "verdict": {"grounded": False, "score": 0.2, "problems": ["no"], "refusal": False},
+            "retries_left": -1,
+            "results": [{"id": "1", "tool": "search_documents", "ok": True, "text": "", "passages": [passage]}],
+        },
+        as_node="validate",
+    )
+    values = await graph.ainvoke(None, config)
+    assert "> A lease lasts 5 seconds." in values["messages"][-1].text
+
+
+@pytest.mark.parametrize("difficult", [0.2, 0.9])
+async def test_the_difficult_question_goes_to_the_reasoning_model(desk: MakeDesk, difficult: float) -> None:
+    """It costs more, so the simple one does not."""
+    made = desk(SEARCH, GOOD)
+    made.classifier.complexity = difficult
+    asked: list[str] = []
+    made.models.registry.roles.update({"orchestrator": "scripted", "reasoner": "deep"})  # type: ignore[attr-defined]
+    original = made.models.chat
+    made.models.chat = lambda name, **options: asked.append(name) or original(name, **options)  # type: ignore
+    await ask(agent(made), "How long is a lease?")
+    assert asked == ["scripted", "deep" if difficult > 0.6 else "scripted"]
