@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
 
 from langgraph.store.base import BaseStore, Item, SearchItem
 
 from app.infra.errors import NotFound, Unavailable
 from app.infra.ids import TenantId, UserId
-from app.infra.settings import Settings
-
-if TYPE_CHECKING:
-    from app.memory.store import MemoryStore
 
 MAX_CHARS: Final = 2_000
 """Longest text of one memory."""
@@ -48,39 +43,15 @@ class Memories:
 
     def __init__(self, store: BaseStore | None) -> None:
         self._store = store
-        self._opener: Callable[[], MemoryStore | None] | None = None
-        self._own: MemoryStore | None = None
-
-    @classmethod
-    def on_first_use(cls, settings: Settings) -> Memories:
-        """For a process that seldom needs them: the first call opens a store and loads its library."""
-
-        def opener() -> MemoryStore | None:
-            from app.memory.embeddings import open_embeddings
-            from app.memory.store import open_store
-
-            return open_store(settings, open_embeddings(settings))
-
-        memories = cls(None)
-        if settings.tools.qdrant_url is not None:
-            memories._opener = opener
-        return memories
 
     @property
     def available(self) -> bool:
-        return self._store is not None or self._opener is not None
+        return self._store is not None
 
     def _open(self) -> BaseStore:
-        if self._store is None and self._opener is not None:
-            self._store = self._own = self._opener()
         if self._store is None:
             raise Unavailable("long-term memory is off", fix="set QDRANT_URL")
         return self._store
-
-    async def close(self) -> None:
-        """Close the store that `on_first_use` opened; one that was handed in is its owner's."""
-        if self._own is not None:
-            await self._own.close()
 
     async def remember(self, tenant: TenantId, user: UserId, text: str) -> Memory:
         """Keep `text`. Doing it twice is safe. Raises ValueError for an empty or too long text, `Unavailable`."""
