@@ -80,7 +80,7 @@ async def register_first_key(folder: Path, known: Settings) -> bool:
             if await redis.get(keys.first_key) == key_id.encode():
                 return False
             async with redis.pipeline(transaction=True) as both:
-                both.hset(keys.api_key(key_id), mapping={**record_of(text)})
+                both.hset(keys.api_key(key_id), items=[part for pair in record_of(text).items() for part in pair])
                 both.set(keys.first_key, key_id)
                 await both.execute()
     finally:
