@@ -2,39 +2,31 @@
 
 Pulumi pickles a dynamic provider into the state file and unpickles it in a process of its own, whose working
 directory is the program's folder (`stacks/`), so the repository is not importable there. A provider of this module is
-therefore pickled as "find the repository above the working directory, import this class": the state holds no code,
-old states run the code of today, and a moved checkout still works.
+therefore pickled as "run `find_provider.py` of this repository and take what it finds": the state holds no code and no
+absolute path, so old states run the code of today, under a newer Python and in another checkout too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+import runpy
 from typing import Any
 
-import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
+from pulumi.output import Unknown
+
+_FIND = "../components/local/find_provider.py"
+"""Seen from the program's folder."""
 
 
-def _load(module: str, name: str) -> Any:
-    import importlib
-    import sys
-    from pathlib import Path
+class _Found:
+    """Pickles as the names that `find_provider.py` leaves."""
 
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "components" / "local" / "dynamic.py").is_file():
-            # The program's own folder comes off the path: its modules must not shadow installed packages.
-            sys.path[:] = [
-                str(folder),
-                *(entry for entry in sys.path if entry not in ("", ".", str(here), str(folder))),
-            ]
-            break
-    return getattr(importlib.import_module(module), name)()
+    def __init__(self, provider: type[ByName]) -> None:
+        self._wanted = provider.__module__, provider.__qualname__
 
-
-# dill pickles a function of `__main__` by value, one of any other module as a reference that the unpickling
-# process could not follow before the path is set.
-_load.__module__ = "__main__"
+    def __reduce__(self) -> tuple[Any, ...]:
+        return runpy.run_path, (_FIND, {"wanted": self._wanted})
 
 
 class ByName(ResourceProvider):
@@ -42,8 +34,8 @@ class ByName(ResourceProvider):
 
     serialize_as_secret_always = False
 
-    def __reduce__(self) -> tuple[Callable[[str, str], Any], tuple[str, str]]:
-        return _load, (type(self).__module__, type(self).__qualname__)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return operator.getitem, (_Found(type(self)), "provider")
 
 
 Props = dict[str, Any]
@@ -56,7 +48,7 @@ def unknown(value: Any) -> bool:
         return any(unknown(part) for part in value.values())
     if isinstance(value, list):
         return any(unknown(part) for part in value)
-    return bool(value == pulumi.runtime.rpc.UNKNOWN)
+    return isinstance(value, Unknown)
 
 
 def changed(olds: Props, news: Props, keys: tuple[str, ...]) -> list[str]:

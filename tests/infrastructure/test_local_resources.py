@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from pulumi.dynamic.dynamic import serialize_provider
+from pulumi.output import Unknown
 
 from app.infra.auth import digest
 from app.infra.keys import Keys
@@ -58,7 +59,10 @@ def test_the_state_holds_a_name_and_not_the_checkout(provider: type[ByName]) -> 
     """So that a second `up` is no change, and another checkout can destroy what this one made."""
     pickled = serialize_provider(provider())
     assert pickled == serialize_provider(provider())
-    assert provider.__name__.encode() in base64.b64decode(pickled)
+    content = base64.b64decode(pickled)
+    assert provider.__name__.encode() in content
+    assert str(REPOSITORY).encode() not in content
+    assert len(content) < 300, "more than names"
 
 
 class Driven:
@@ -145,6 +149,12 @@ def test_a_wrong_name_or_relative_command_fails_the_check(server_spec: SpecFacto
     checked = ProcessProvider().check({}, {**server_spec(), "name": "a b", "command": ["python"]})
     assert [failure.property for failure in checked.failures] == ["name", "command"]
     assert ProcessProvider().check({}, dict(server_spec())).failures == []
+
+
+def test_a_preview_that_does_not_know_yet_passes_the_check(server_spec: SpecFactory) -> None:
+    """On a first preview no port is chosen and no folder made."""
+    unknown = {**server_spec(), **dict.fromkeys(("name", "command", "port"), Unknown())}  # type: ignore[no-untyped-call]
+    assert ProcessProvider().check({}, unknown).failures == []
 
 
 def test_ports_stay_when_names_come(server_spec: SpecFactory) -> None:
