@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import container_model
 from tests.support.docker import REPOSITORY, Project, docker, image, missing
 from tests.support.valkey import free_port
 
@@ -55,12 +56,13 @@ def built(daemon: None) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def project(built: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The whole of compose.yaml, up, with graphs that need no model."""
+    """The whole of compose.yaml, up, with a scripted model beside it and graphs that need none."""
     folder = tmp_path_factory.mktemp("compose")
     graphs = folder / "graphs"
     graphs.mkdir()
     graphs.chmod(0o755)
-    shutil.copy(REPOSITORY / "tests/support/graphs.py", graphs)
+    for name in ("graphs.py", "container_model.py"):
+        shutil.copy(REPOSITORY / "tests/support" / name, graphs)
     config = {"graphs": {name: f"./graphs.py:{name}" for name in ("instant", "slow")}}
     config["graphs"]["agent"] = "app.workflows.graph:make_graph"
     (graphs / "langgraph.json").write_text(json.dumps(config))
@@ -74,8 +76,7 @@ def project(built: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
             **{name: str(image(name)) for name in variables},
             **{name: str(free_port()) for name in ("SLIPWAY_PORT", "OTLP_GRPC_PORT", "OTLP_HTTP_PORT")},
             "OPENAI_API_KEY": "",
-            # Nobody is there: the agent is loaded, its model not asked.
-            "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+            "OPENAI_BASE_URL": f"http://model:{container_model.PORT}/v1",
             "ANTHROPIC_API_KEY": "",
         },
         overrides=(override,),
@@ -101,6 +102,13 @@ def _override(graphs: Path, absent: list[str]) -> str:
     for service in ("api", "worker"):
         lines += [f"  {service}:", "    env_file: !reset []", f"    environment: {json.dumps(environment)}"]
         lines += [f"    volumes: [{json.dumps(f'{graphs}:/srv/graphs:ro')}]"]
+    model = ["image: ${SLIPWAY_IMAGE}", 'entrypoint: ["python", "/srv/graphs/container_model.py"]', "user: '10001'"]
+    model += [
+        "healthcheck: {disable: true}",
+        "networks: [outside]",
+        f"volumes: [{json.dumps(f'{graphs}:/srv/graphs:ro')}]",
+    ]
+    lines += ["  model:", *(f"    {line}" for line in model)]
     for service in absent:
         lines += [f"  {service}: {{profiles: [absent]}}"]
     return "\n".join(lines) + "\n"
@@ -225,8 +233,10 @@ def test_each_part_starts_when_what_it_needs_is_healthy(project: Project) -> Non
 def test_every_container_is_confined(project: Project) -> None:
     """Read-only, no capabilities, no way to more rights, not root, limits, bounded logs, ports on loopback only."""
     containers = project.containers()
-    assert len(containers) >= 2 + 2 + 3 + 2
+    assert len(containers) >= 2 + 2 + 3 + 2 + 1
     for container in containers:
+        if container["Config"]["Labels"]["com.docker.compose.service"] == "model":
+            continue  # the test's own
         name, host = container["Name"], container["HostConfig"]
         assert host["ReadonlyRootfs"], name
         assert host["CapDrop"] == ["ALL"], name
@@ -274,6 +284,15 @@ def test_an_answer_comes_through_the_front_proxy(project: Project, client: httpx
     named = client.get("/readiness", headers={"x-request-id": "mine-12345678"})
     assert named.headers["x-request-id"].split(",")[0].strip() == "mine-12345678"
     assert client.post("/chat", json={"message": "hi"}, headers={"authorization": "Bearer no"}).status_code == 401
+
+
+def test_the_agent_of_the_image_answers_from_its_documents(client: httpx.Client) -> None:
+    """The built-in graph, its classifier's native parts and docs/, as they are in the image, under a real request."""
+    question = {"message": "What happens to a run when a worker is killed?", "graph": "agent"}
+    answer = client.post("/chat", json=question)
+    assert answer.status_code == 200, answer.text
+    sources = answer.json()["sources"]
+    assert any("docs/" in str(source) or ".md" in str(source) for source in sources), answer.text
 
 
 def test_a_stream_passes_the_proxy_piece_by_piece(client: httpx.Client) -> None:
@@ -347,6 +366,7 @@ def test_down_leaves_nothing(project: Project) -> None:
     project.compose("stop", seconds=_DOWN_SECONDS)
     assert time.monotonic() - began < 60
     ended = {c["Name"]: c["State"]["ExitCode"] for c in project.containers() if c["Id"] in running}
+    del ended[f"/{project.name}-model-1"]  # the test's own
     assert set(ended.values()) == {0}, ended
     project.compose("down", "-v", seconds=_DOWN_SECONDS)
     assert project.left() == {"containers": [], "volumes": [], "networks": []}
