@@ -31,8 +31,8 @@ _log = get_logger(__name__)
 MAX_CALLS = 6
 """Calls of one plan. More is a model going astray."""
 
-SEARCH, REMEMBER, RECALL = "search_documents", "remember", "recall"
-"""Names of the built-in tools that default plans use."""
+SEARCH, REMEMBER, HTTP = "search_documents", "remember", "http_get"
+"""Names of the built-in tools that default plans look for."""
 
 DEFAULT = "default"
 """Who made a plan that no model made."""
@@ -186,7 +186,7 @@ class Planner:
             note = ""
             if request.intent == "data":
                 note = f"The model {name} is too small to write database queries."
-            elif request.intent == "api":
+            elif request.intent == "api" and HTTP in self._tools.names():
                 note = f"The model {name} is too small to call web services."
             return default_plan(request, self._tools, note=note)
         problem = request.problem

@@ -123,7 +123,7 @@ class Writer:
         return reply.model_copy(update={"response_metadata": named, "usage_metadata": usage})
 
 
-_TAG = re.compile(r"<(/?)\s*(result|answer|message)", re.IGNORECASE)
+_TAG = re.compile(r"<\s*(/?)\s*(result|answer|message)", re.IGNORECASE)
 
 
 def marked(passages: Sequence[Passage]) -> str:

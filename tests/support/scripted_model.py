@@ -61,9 +61,9 @@ class ScriptedModel(BaseChatModel):
         reply = self._next(messages, kwargs)
         words = [f"{word} " for word in reply.text.split(" ")]
         for word in [*words[:-1], words[-1].removesuffix(" ")]:
-            yield ChatGenerationChunk(message=AIMessageChunk(word))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
         last = AIMessageChunk(
-            "", response_metadata=reply.response_metadata, usage_metadata=USAGE, chunk_position="last"
+            content="", response_metadata=reply.response_metadata, usage_metadata=USAGE, chunk_position="last"
         )
         yield ChatGenerationChunk(message=last)
 

@@ -54,7 +54,7 @@ INVENTED = [
     (
         "Which header does a client send to resume?",
         "A client sends a stream to a resume request.",
-        STREAM + " A request.",
+        f"{STREAM} A request.",
     ),
     ("What happens to a run when a worker is killed?", "The run is killed when a worker is killed.", RUNS),
     ("What is Slipway?", "Slipway is a company.", STREAM),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
 from app.workflows.graph import Agent, build_graph
@@ -24,7 +25,7 @@ def agent(desk: Desk, **options: Any) -> Agent:
 
 
 async def ask(graph: Agent, text: str, **config: Any) -> dict[str, Any]:
-    result: dict[str, Any] = await graph.ainvoke({"messages": [HumanMessage(text)]}, config or None)
+    result: dict[str, Any] = await graph.ainvoke({"messages": [HumanMessage(text)]}, cast(RunnableConfig, config))
     return result
 
 
@@ -45,6 +46,7 @@ async def test_a_refused_draft_is_tried_again_and_the_client_is_told(desk: MakeD
     tokens: dict[str, str] = {}
     made = desk(SEARCH, BAD, GOOD)
     graph = agent(made)
+    payload: Any
     async for mode, payload in graph.astream(
         {"messages": [HumanMessage("How long is a lease?")]}, stream_mode=["custom", "messages"]
     ):
