@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.store.base import BaseStore
 
+from app.infra import telemetry
 from app.infra.context import EffectJournal, RunContext
 from app.infra.errors import StaleEpoch
 from app.infra.keys import Keys
@@ -25,6 +27,12 @@ from app.models.prices import cost
 from app.runs.encoding import event_data
 from app.runs.events import EventWriter
 from app.runs.model import Claim, Run, Status
+
+
+class _Usage(UsageMetadataCallbackHandler):
+    """Sums tokens by model; called in the event loop, where LangChain would send each of a dozen calls to a thread."""
+
+    run_inline = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ class Execution:
         self._graph.checkpointer = self._saver
         if services.store is not None:
             self._graph.store = services.store
-        self._usage = UsageMetadataCallbackHandler()
+        self._usage = _Usage()
 
     async def perform(self, events: EventWriter) -> Outcome:
         """Stream the graph to its end, or to where it asks for a person. Raises what the graph raises."""
@@ -81,6 +89,7 @@ class Execution:
         values: dict[str, Any] = {}
         interrupts: list[Any] = []
         finish_reason = "stop"
+        silent = True
         parts: AsyncIterator[Any] = self._graph.astream(
             await self._input(),
             self._config(),
@@ -100,6 +109,10 @@ class Execution:
                     if not namespace:
                         interrupts += [{"id": asked.id, "value": asked.value} for asked in payload["__interrupt__"]]
                     continue
+                if silent and mode == "messages" and payload[0].text:
+                    silent = False
+                    seconds = max(0.0, time.time() - self._run.accepted_ms / 1000)
+                    telemetry.time_to_first_token.record(seconds, {"graph": self._run.graph})
                 events.put(mode, event_data(namespace, mode, payload))
         except GraphRecursionError:
             finish_reason = "max_iterations"

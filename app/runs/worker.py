@@ -17,6 +17,8 @@ from typing import Any
 import structlog
 from langgraph.errors import GraphDrained
 from langgraph.pregel import Pregel
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
 
 from app.infra import telemetry
 from app.infra.errors import RedisUnavailable, StaleEpoch
@@ -159,6 +161,7 @@ class Worker:
                 with telemetry.tracer.start_as_current_span(
                     f"run {run.graph}",
                     context=telemetry.resume(run.traceparent),
+                    kind=SpanKind.CONSUMER,
                     attributes={
                         "slipway.run.id": run.run_id,
                         "gen_ai.conversation.id": run.thread_id,
@@ -264,6 +267,10 @@ class Worker:
                 await asyncio.sleep(_RECONNECT_SECONDS)
         now_ms = time.time() * 1000
         labels = {"graph": run.graph, "status": str(outcome.status)}
+        span = trace.get_current_span()
+        span.set_attribute("slipway.run.status", str(outcome.status))
+        if outcome.status in (Status.ERROR, Status.TIMEOUT):
+            span.set_status(StatusCode.ERROR)
         telemetry.runs_ended.add(1, labels)
         telemetry.run_duration.record(max(0.0, (now_ms - run.accepted_ms) / 1000), labels)
         for model, used in outcome.result.get("usage_by_model", {}).items():
@@ -280,6 +287,7 @@ class Worker:
                 await self._ledger.give_back(claim, pause=pause, used=used)
                 return
             except StaleEpoch:
+                telemetry.fencing_refusals.add(1)
                 return  # somebody has it already
             except RedisUnavailable:
                 if time.monotonic() > until or self._stopping.is_set():
