@@ -24,7 +24,9 @@ from tests.evaluation.results import Result, commonest_model, result_of
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.evaluation", description="Evaluate a running service.")
-    parser.add_argument("--url", required=True, help="the service, e.g. what `make -s outputs` calls serviceUrl")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--url", default="", help="the service, e.g. what `make -s outputs` calls serviceUrl")
+    asked.add_argument("--regrade", type=Path, help="a report.json: grade its answers again, asking nobody")
     parser.add_argument(
         "--key", default=os.environ.get("SLIPWAY_API_KEY", ""), help="API key; default: SLIPWAY_API_KEY"
     )
@@ -82,7 +84,10 @@ def main(given: list[str] | None = None) -> int:
         if not cases:
             raise ValueError(f"no case's id or category contains {options.only!r}")
         begun = datetime.now(UTC)
-        results = asyncio.run(evaluate(options, cases))
+        if options.regrade:
+            options.url, results = report.answers(options.regrade, cases)
+        else:
+            results = asyncio.run(evaluate(options, cases))
         profile = options.profile
         if profile == "auto":
             profile = limits.profile_for(commonest_model(results))

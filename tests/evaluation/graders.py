@@ -49,6 +49,9 @@ _STOP = frozenset(
 _UNABLE = r"(?:do|does|did|can|could|was|were|is|are|am)? ?(?:n[o']t|unable)(?: able)?(?: to)?"
 _FIND = "know|find|found|answer|say|tell|determine|contain|mention|include|cover|provide|give|have|help|state|specify"
 _THING = "information|mention|records?|answer|data|details|documents?|sources?|results?|entry|evidence"
+_OF_ITSELF = re.compile(r"(?m)^The model \S+ [^.\n]*(?:\.\d[^.\n]*)*[.:]?\s*")
+_NAME = re.compile(r"\S*[A-Za-z]-?\d\S*")
+"""Words with a digit after a letter, such as `gpt-5` and `v2`: names, not figures."""
 _REFUSALS = re.compile(
     rf"{_UNABLE} (?:\w+ ){{0,3}}(?:{_FIND})"
     rf"|\b(?:no|not any) (?:\w+ ){{0,2}}(?:{_THING})\b"
@@ -104,7 +107,9 @@ def grade(case: Case, transcript: Transcript) -> list[Grade]:
     if expect.refuses:
         grades.append(Grade("refusal", refuses(last.answer), "" if refuses(last.answer) else "does not say so"))
     if expect.grounded:
-        grades.append(grounded(last.answer, [source.text for source in last.sources], question))
+        passages = [source.text for source in last.sources]
+        names = " ".join(f"{source.title} {source.uri}" for source in last.sources)
+        grades.append(grounded(last.answer, passages, f"{question}\n{names}"))
     replies = [f"{reply.answer}\n{reply.streamed}" for reply in transcript.replies]
     found = leaks("\n".join(replies), allowed=question)
     grades.append(Grade("leakage", not found, f"holds {', '.join(found)}" if found else ""))
@@ -161,9 +166,11 @@ def grounded(answer: str, passages: list[str], question: str) -> Grade:
     """Whether the answer rests on its passages, judged by words.
 
     A sentence is supported when enough of its content words occur in the passages or the question; a number that
-    neither has is made up, whatever the words. This sees inventions, not wrong combinations of right words: for
-    those there is the judge. An answer without sentences, or without any passage, is not grounded.
+    neither has is made up, whatever the words. What the service says of its own model ("The model … is too small")
+    is no claim about the matter. This sees inventions, not wrong combinations of right words: for those there is the
+    judge. An answer without sentences, or without any passage, is not grounded.
     """
+    answer = _OF_ITSELF.sub("", answer)
     known = "\n".join([*passages, question])
     vocabulary = set(map(stem, content_words(known)))
     sentences = [words for part in re.split(r"(?<=[.!?])\s+|\n+", answer) if len(words := content_words(part)) >= 3]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.evaluation import page
-from tests.evaluation.results import Result, figures
+from tests.evaluation.client import Reply, Source, Transcript
+from tests.evaluation.dataset import Case
+from tests.evaluation.results import Result, figures, result_of
 from tests.evaluation.thresholds import Check
 
 
@@ -68,6 +70,28 @@ def write(run: Run, folder: Path) -> Path:
         page.render(run.url, run.profile, run.begun, run.seconds, run.results, run.checks), encoding="utf-8"
     )
     return html
+
+
+def answers(path: Path, cases: list[Case]) -> tuple[str, list[Result]]:
+    """Service and results of an earlier report, graded by the rules of today. Raises ValueError for another file.
+
+    Cases that the report has no answer for are left out; the judge's opinions are not carried over.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        given = {
+            one["id"]: Transcript(
+                [
+                    Reply(**{**reply, "sources": [Source(**source) for source in reply["sources"]]})
+                    for reply in one["replies"]
+                ],
+                one["error"],
+            )
+            for one in content["cases"]
+        }
+        return content["service"], [result_of(case, given[case.id]) for case in cases if case.id in given]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no report of this evaluation ({type(error).__name__})") from error
 
 
 def verdict(result: Result) -> str:

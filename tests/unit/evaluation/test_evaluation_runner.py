@@ -257,6 +257,22 @@ def test_markup_in_an_answer_is_shown_and_not_run(serve: Any, evaluate: Any) -> 
     assert "&lt;script&gt;alert(1)" in page
 
 
+def test_answers_can_be_graded_again_without_asking(serve: Any, evaluate: Any, tmp_path: Path, limits: Path) -> None:
+    """After a change of a label or a grader, the answers that were paid for are still there."""
+    sources = [{"title": "Runs", "uri": "runs.md", "excerpt": "A lease."}]
+    service = serve(lambda _: [result("It is short.", sources=sources)])
+    code, before, _ = evaluate(service, "documents", CASE)
+    assert code == 1
+    file, asked = tmp_path / "cases.yaml", len(service.asked)
+    file.write_text(yaml.safe_dump({"category": "documents", "cases": [{**CASE, "expect": {"all": ["short"]}}]}))
+    again = ["--regrade", str(tmp_path / "out/report.json"), "--dataset", str(file), "--out", str(tmp_path / "again")]
+    assert runner.main(again) == 0
+    after = json.loads((tmp_path / "again/report.json").read_text())
+    assert after["cases"][0]["replies"] == before["cases"][0]["replies"]
+    assert len(service.asked) == asked
+    assert runner.main([*again[:1], str(file), *again[2:]]) == 2
+
+
 def test_a_password_in_the_url_is_refused(capsys: pytest.CaptureFixture[str], limits: Path) -> None:
     """The URL stands in the report, and reports are attached to build logs."""
     assert runner.main(["--url", "http://me:hunter2@127.0.0.1:1", "--key", "right"]) == 2
