@@ -18,9 +18,6 @@ import qdrant_edge as edge
 from components.local import vector_wire as wire
 from components.local.vector_wire import BadRequest, Json, Unsupported
 
-FLUSH_SECONDS: Final = 1.0
-"""Pause between two flushes of what was written."""
-
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$")
 _LAYOUT_OPTIONS: Final = (
     "shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload", "hnsw_config",
@@ -73,7 +70,7 @@ class Collection:
             "config": {
                 "params": {"vectors": self.config["vectors"], "shard_number": 1, "replication_factor": 1},
                 "hnsw_config": {"m": 0, "ef_construct": 100, "full_scan_threshold": 10_000},
-                "optimizer_config": {"default_segment_number": 1, "flush_interval_sec": int(FLUSH_SECONDS)},
+                "optimizer_config": {"default_segment_number": 1, "flush_interval_sec": 0},
                 "metadata": self.config.get("metadata"),
             },
             "payload_schema": schema,
@@ -91,9 +88,10 @@ class Collection:
         return dict(_COMPLETED)
 
     def flush(self) -> None:
+        """Put on disk what was written."""
         if self.unflushed:
-            self.unflushed = False
             self.shard.flush()
+            self.unflushed = False
 
 
 def _name_of(kind: Any) -> str:
@@ -141,6 +139,10 @@ class Collections:
         (self._root / name).rename(gone)
         shutil.rmtree(gone)
         return True
+
+    def unflushed(self) -> bool:
+        """Whether something was written that is not on disk yet."""
+        return any(collection.unflushed for collection in self._open.values())
 
     def flush(self) -> None:
         for collection in self._open.values():

@@ -6,8 +6,7 @@ It keeps the vectors with Qdrant Edge (the engine of Qdrant, embedded) and is fo
 through the ordinary Qdrant client, so a real Qdrant is a change of QDRANT_URL and nothing else. Anything that it does
 not know is refused with 501. With QDRANT__SERVICE__API_KEY set, callers must present that key.
 
-What survives: a write is in the write-ahead log before it is answered, so SIGKILL loses nothing that was answered. The
-log reaches the disk within `FLUSH_SECONDS`: a power cut loses at most what was written since; SIGTERM loses nothing.
+What survives: a write is answered once it is on disk, so neither SIGKILL nor a power cut loses what was answered.
 DIR/lock keeps a second process out. All work on shards runs in one thread, one request at a time.
 """
 
@@ -23,7 +22,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +36,6 @@ from starlette.routing import Route
 
 from components.local.vector_collections import (
     COLLECTION_ROUTES,
-    FLUSH_SECONDS,
     Collection,
     Collections,
     Missing,
@@ -56,6 +54,7 @@ class Server:
         self._root, self._api_key = root, api_key
         self._thread = ThreadPoolExecutor(1, "shards")
         self._collections: Collections | None = None
+        self._flushing: asyncio.Future[None] | None = None
 
     def app(self) -> Starlette:
         open_to_all = [
@@ -77,20 +76,23 @@ class Server:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         self._collections = await loop.run_in_executor(self._thread, Collections, self._root)
-        flushing = asyncio.create_task(self._flush_often())
         try:
             yield
         finally:
-            flushing.cancel()
-            with suppress(asyncio.CancelledError):
-                await flushing
             await loop.run_in_executor(self._thread, self._collections.close)
             self._thread.shutdown()
 
-    async def _flush_often(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._all().flush)
+    async def _written(self) -> None:
+        """Return when all that was written is on disk. Writers that wait for the thread share one flush."""
+        if not self._all().unflushed():
+            return
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().run_in_executor(self._thread, self._flush)
+        await asyncio.shield(self._flushing)
+
+    def _flush(self) -> None:
+        self._flushing = None  # begun: whoever writes from here on needs another one
+        self._all().flush()
 
     def _all(self) -> Collections:
         if self._collections is None:
@@ -136,7 +138,9 @@ class Server:
             return 401, "Must provide an API key or an Authorization bearer token"
         try:
             body = await _body(request)
-            return 200, await asyncio.get_running_loop().run_in_executor(self._thread, work, body)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, work, body)
+            await self._written()
+            return 200, result
         except Missing as error:
             return 404, str(error)
         except Taken as error:

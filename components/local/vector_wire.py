@@ -89,6 +89,7 @@ def edge_config(vectors: Any) -> edge.EdgeConfig:
         vectors={name: _vector_params(params, f"vectors.{name}") for name, params in named.items()},
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=_NO_GRAPH_KB, default_segment_number=1),
         max_search_threads=1,
+        wal_enabled=False,  # it is never cut (0.9.0: 44 MB after 40,000 writes, replayed at each start); we flush
     )
 
 

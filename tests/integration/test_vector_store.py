@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import random
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langgraph.store.qdrant import AsyncQdrantStore
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
-from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client.common.version_check import is_compatible
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tests.support.vector_store import VectorStore
 
@@ -30,8 +34,8 @@ def store() -> Iterator[VectorStore]:
 
 @pytest.fixture
 def client(store: VectorStore) -> Iterator[QdrantClient]:
-    """Qdrant's own client; it compares versions at once, and warnings are errors here."""
-    client = QdrantClient(url=store.url)
+    """Qdrant's own client. Without its check of versions, which runs in a thread of its own, into our kills."""
+    client = QdrantClient(url=store.url, check_compatibility=False)
     yield client
     client.close()
 
@@ -40,7 +44,7 @@ def client(store: VectorStore) -> Iterator[QdrantClient]:
 def used_store() -> Iterator[VectorStore]:
     """One store for all requests that it must refuse, with a collection `docs`."""
     with VectorStore() as running:
-        client = QdrantClient(url=running.url)
+        client = QdrantClient(url=running.url, check_compatibility=False)
         client.create_collection("docs", vectors_config=_FLAT)
         client.close()
         yield running
@@ -116,9 +120,15 @@ def test_a_collection_tells_its_shape_and_is_gone_when_deleted(client: QdrantCli
     assert missing.value.status_code == 404
 
 
+def test_the_version_that_it_names_is_one_that_the_client_accepts(store: VectorStore) -> None:
+    """The client warns of a server that is two minor versions away from it."""
+    named = httpx.get(store.url).json()["version"]
+    assert is_compatible(importlib.metadata.version("qdrant-client"), named)
+
+
 async def test_the_store_of_memories_works_on_it(store: VectorStore) -> None:
     """langgraph-store-qdrant unchanged: put, get, find by meaning, filter, list, expire, delete, twice set up."""
-    client = AsyncQdrantClient(url=store.url)
+    client = AsyncQdrantClient(url=store.url, check_compatibility=False)
     embed = DeterministicFakeEmbedding(size=8)
     memories = AsyncQdrantStore(client, index={"dims": 8, "embed": embed, "fields": ["text"]}, ttl={})
     await memories.setup()
@@ -159,6 +169,57 @@ def test_what_was_answered_outlives_sigkill(store: VectorStore, client: QdrantCl
     assert client.count("docs").count == 199
     assert client.query_points("docs", vector(33), query_filter=of("one")).points[0].id == 33
     assert "tenant" in client.get_collection("docs").payload_schema
+
+
+def test_a_kill_at_any_moment_loses_no_answered_write(store: VectorStore, client: QdrantClient) -> None:
+    """Writers are under way when the process dies, five times over: each point that was answered is there, whole."""
+    answered: set[int] = set()
+    stop = threading.Event()
+
+    def write(first: int) -> None:
+        writer = QdrantClient(url=store.url, timeout=5, check_compatibility=False)
+        number = first
+        while not stop.is_set():
+            try:
+                writer.upsert("docs", points(range(number, number + 3), tenant="one"))
+            except (ResponseHandlingException, UnexpectedResponse):
+                continue
+            answered.update(range(number, number + 3))
+            number += 3
+        writer.close()
+
+    client.create_collection("docs", vectors_config=_FLAT)
+    writers = [threading.Thread(target=write, args=(first,)) for first in (0, 1_000_000)]
+    for writer in writers:
+        writer.start()
+    try:
+        for pause in (0.3, 0.11, 0.2, 0.05, 0.4):
+            time.sleep(pause)
+            store.kill()
+            store.start()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert len(answered) > 20
+    found = client.retrieve("docs", sorted(answered), with_vectors=True)
+    assert {point.id for point in found} == answered
+    assert all(point.payload == {"number": point.id, "tenant": "one"} and point.vector for point in found)
+
+
+def test_a_folder_does_not_grow_with_what_is_overwritten(store: VectorStore, client: QdrantClient) -> None:
+    """Documents are indexed again and again for years on the same laptop."""
+    client.create_collection("docs", vectors_config=_FLAT)
+
+    def size() -> int:
+        return sum(path.stat().st_blocks * 512 for path in store.folder.rglob("*") if path.is_file())
+
+    sizes = []
+    for _ in range(10):
+        for _ in range(5):
+            client.upsert("docs", points(range(200), text="x" * 500))
+        sizes.append(size())
+    assert sizes[-1] < 2 * sizes[1], sizes
 
 
 def test_it_ends_at_sigterm_and_keeps_everything(store: VectorStore, client: QdrantClient) -> None:
