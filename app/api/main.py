@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from app.api import problems
 from app.api.dependencies import Api
 from app.api.memories import LazyMemories
-from app.api.middleware import RequestScope
+from app.api.middleware import SILENT, RequestScope
 from app.api.probes import readiness_checks
 from app.api.routers import chat, health, memories, runs, stream, threads
 from app.infra.auth import Authenticator
@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             "metrics": settings.telemetry.otel_exporter_otlp_endpoint is not None,
             "logs": False,
             "operation_spans": False,
+            "exclude": lambda scope: scope["path"] in SILENT,
         },
         responses={500: {"model": problems.Problem}},
     )

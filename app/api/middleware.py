@@ -15,8 +15,8 @@ from app.infra.logging import get_logger
 
 _log = get_logger(__name__)
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9_.-]{8,64}$")
-_SILENT = ("/healthz", "/readiness")
-"""Asked every few seconds; their lines would bury the others."""
+SILENT = ("/healthz", "/readiness")
+"""Asked every few seconds; their log lines and spans would bury the others."""
 
 
 class RequestScope:
@@ -65,6 +65,6 @@ class RequestScope:
             finally:
                 route = scope.get("route")
                 path = getattr(route, "path", "unmatched")
-                if path not in _SILENT:
+                if path not in SILENT:
                     milliseconds = round((time.perf_counter() - started) * 1000, 1)
                     _log.info("request", method=scope["method"], route=path, status=status, ms=milliseconds)

@@ -1,21 +1,24 @@
 """Traces and metrics through OpenTelemetry, exported by OTLP when OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
 All metrics of the service stand here, with their units. Without an endpoint the instruments exist and cost
-next to nothing. One trace leads from the HTTP request through the queue to the worker and its model calls: the
-run record carries the request's `traceparent`, the worker continues it.
+next to nothing. One trace leads from the HTTP request through the queue to the worker, its model calls and its tools:
+the run record carries the request's `traceparent`, the worker continues it. No text that people wrote, models answered
+or errors quote is exported.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import Status
 
 from app.infra.settings import Settings
 
@@ -31,8 +34,9 @@ drains = _meter.create_counter("slipway.worker.drains", "{run}", "Runs handed ba
 tokens = _meter.create_counter("slipway.tokens", "{token}", "Tokens used, by model and direction.")
 cost = _meter.create_counter("slipway.cost", "USD", "Cost of model calls whose price is known.")
 time_to_first_token = _meter.create_histogram(
-    "slipway.run.time_to_first_token", "s", "From acceptance to the first token of the answer."
+    "slipway.run.time_to_first_token", "s", "From acceptance to the first token; counted for each attempt that has one."
 )
+tool_duration = _meter.create_histogram("slipway.tool.duration", "s", "Of one tool call, by tool and outcome.")
 
 
 def configure(settings: Settings, *, process: str) -> None:
@@ -51,7 +55,7 @@ def configure(settings: Settings, *, process: str) -> None:
         }
     )
     traces = TracerProvider(resource=resource)
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    traces.add_span_processor(BatchSpanProcessor(_WithoutErrorTexts(OTLPSpanExporter())))
     trace.set_tracer_provider(traces)
     metrics.set_meter_provider(
         MeterProvider(resource=resource, metric_readers=[PeriodicExportingMetricReader(OTLPMetricExporter())])
@@ -59,7 +63,56 @@ def configure(settings: Settings, *, process: str) -> None:
     if process == "worker":
         from opentelemetry.instrumentation.genai.langchain import LangChainInstrumentor
 
-        LangChainInstrumentor().instrument()  # type: ignore[no-untyped-call]
+        # Unchecked: it asks for the package `langchain`, but all that it touches is langchain-core and LangGraph.
+        LangChainInstrumentor().instrument(skip_dep_check=True)  # type: ignore[no-untyped-call]
+
+
+class _WithoutErrorTexts(SpanExporter):
+    """Exports spans with the class of an error, but not its text.
+
+    Libraries put the text of what was raised into a span's status and events (the LangChain instrumentation does,
+    1.3b0), and a model client's text quotes what the server answered.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return self._exporter.export([_without_error_text(span) for span in spans])
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+def _without_error_text(span: ReadableSpan) -> ReadableSpan:
+    if span.status.description is None and not span.events:
+        return span
+    texts = ("exception.message", "exception.stacktrace")
+    events = [
+        Event(
+            event.name,
+            {key: value for key, value in (event.attributes or {}).items() if key not in texts},
+            event.timestamp,
+        )
+        for event in span.events
+    ]
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=span.attributes,
+        events=events,
+        links=span.links,
+        kind=span.kind,
+        instrumentation_scope=span.instrumentation_scope,
+        status=Status(span.status.status_code),
+        start_time=span.start_time,
+        end_time=span.end_time,
+    )
 
 
 def shutdown() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from langgraph.errors import GraphBubbleUp
+from opentelemetry.trace import Status, StatusCode
 from pydantic import ValidationError
 
+from app.infra import telemetry
 from app.infra.context import RunContext
 from app.infra.errors import ConfigurationError, StaleEpoch
 from app.infra.logging import get_logger
@@ -86,8 +89,35 @@ class ToolRegistry:
 
         Whatever goes wrong in the call is a result with `ok` False: an unknown name, wrong arguments, a refusal,
         too long a wait, an error in the tool. What is not the tool's passes through: cancellation, LangGraph's
-        interrupts, `StaleEpoch`, and errors of the journal.
+        interrupts, `StaleEpoch`, and errors of the journal. Traced and measured as `execute_tool <name>`, without
+        arguments and text.
         """
+        # A name that a model made up is no label: there may be any number of them.
+        known = name if name in self._tools else "unknown"
+        # Names by OpenTelemetry's semantic conventions for generative AI.
+        attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": known,
+            "gen_ai.tool.call.id": call_id,
+        }
+        started, outcome = time.monotonic(), "stopped"
+        # What passes through stops the run, or asks a person: no failure of the tool.
+        with telemetry.tracer.start_as_current_span(
+            f"execute_tool {known}", attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                result = await self._invoke(name, args, call_id=call_id, task_id=task_id, context=context)
+                outcome = "ok" if result.ok else "failed"
+                if not result.ok:
+                    span.set_status(Status(StatusCode.ERROR))
+                return result
+            finally:
+                seconds = time.monotonic() - started
+                telemetry.tool_duration.record(seconds, {"tool": known, "outcome": outcome})
+
+    async def _invoke(
+        self, name: str, args: Mapping[str, Any], *, call_id: str, task_id: str, context: RunContext | None
+    ) -> ToolResult:
         tool = self._tools.get(name)
         if tool is None:
             return ToolResult.failed(f"There is no tool {name!r}. Use one of: {', '.join(self.names())}.")
