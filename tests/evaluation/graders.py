@@ -49,7 +49,11 @@ _STOP = frozenset(
 _UNABLE = r"(?:do|does|did|can|could|was|were|is|are|am)? ?(?:n[o']t|unable)(?: able)?(?: to)?"
 _FIND = "know|find|found|answer|say|tell|determine|contain|mention|include|cover|provide|give|have|help|state|specify"
 _THING = "information|mention|records?|answer|data|details|documents?|sources?|results?|entry|evidence"
-_OF_ITSELF = re.compile(r"(?m)^The model \S+ [^.\n]*(?:\.\d[^.\n]*)*[.:]?\s*")
+_OF_ITSELF = re.compile(
+    r"^(?:the model )?\S*[a-z]-?\d\S* (?:is too|did not)\b.*$|^.*\bword for word:\s*$", re.IGNORECASE | re.MULTILINE
+)
+"""Lines in which the service speaks of its own model ("gpt-x is too small to …"), or announces a quotation."""
+_QUOTED = re.compile(r"^>.*$", re.MULTILINE)
 _NAME = re.compile(r"\S*[A-Za-z]-?\d\S*")
 """Words with a digit after a letter, such as `gpt-5` and `v2`: names, not figures."""
 _REFUSALS = re.compile(
@@ -158,17 +162,21 @@ def _readings(digits: str) -> Iterable[float]:
 
 
 def refuses(answer: str) -> bool:
-    """Whether the answer says that it does not know, in any of the usual wordings."""
-    return _REFUSALS.search(normal(answer)) is not None
+    """Whether the answer says that it does not know, in any of the usual wordings, and outside of what it quotes.
+
+    That a model is too small, or too slow, does not tell whether there is an answer: it does not count.
+    """
+    own = _OF_ITSELF.sub("", _QUOTED.sub("", answer))
+    return _REFUSALS.search(normal(own)) is not None
 
 
 def grounded(answer: str, passages: list[str], question: str) -> Grade:
     """Whether the answer rests on its passages, judged by words.
 
     A sentence is supported when enough of its content words occur in the passages or the question; a number that
-    neither has is made up, whatever the words. What the service says of its own model ("The model … is too small")
-    is no claim about the matter. This sees inventions, not wrong combinations of right words: for those there is the
-    judge. An answer without sentences, or without any passage, is not grounded.
+    neither has is made up, whatever the words. What the service says of its own model is no claim about the matter.
+    This sees inventions, not wrong combinations of right words: for those there is the judge. An answer without
+    sentences, or without any passage, is not grounded.
     """
     answer = _OF_ITSELF.sub("", answer)
     known = "\n".join([*passages, question])

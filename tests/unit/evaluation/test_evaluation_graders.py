@@ -90,9 +90,18 @@ def test_saying_so_counts_as_a_refusal(answer: str) -> None:
     assert refuses(answer)
 
 
-@pytest.mark.parametrize("answer", ["It costs 40 euros.", "Nobody has to do anything.", "Another worker goes on.", ""])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "It costs 40 euros.",
+        "Nobody has to do anything.",
+        "Another worker goes on.",
+        "tiny-135m did not finish within 40 s. The passage that fits best, word for word:\n\n> It is not documented.",
+        "",
+    ],
+)
 def test_an_assertion_is_no_refusal(answer: str) -> None:
-    """An empty answer does not say anything either."""
+    """An empty answer does not say anything either, nor does a passage that is quoted for want of an answer."""
     assert not refuses(answer)
 
 
@@ -107,8 +116,12 @@ PASSAGE = "A worker holds a run by a lease of 5 seconds. When it is killed, anot
         ("The lease is 30 seconds.", False),
         ("Kubernetes reschedules every container and notifies the administrators by mail.", False),
         ("Yes.", False),
-        ("The model tiny-135m is too small to plan. Another worker claims the run after a lease of 5 seconds.", True),
+        ("The model tiny-135m is too small to plan.\nAnother worker claims the run after a lease of 5 seconds.", True),
         ("The model tiny-135m did not answer within 40 s.", False),
+        (
+            "tiny-135m did not finish within 40 s. The best passage, word for word:\n\n> another worker claims the run",
+            True,
+        ),
         ("Since gpt-5 another worker claims the run.", True),
         ("[1] Another worker claims the run when the lease ends.", True),
         ("1. Another worker claims the run.\n2. The lease was 5 seconds.", True),
