@@ -6,11 +6,13 @@ Beside it, in the same run: the bare graph in one loop, and the graph behind 30 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 from langgraph.checkpoint.memory import InMemorySaver
@@ -35,6 +37,11 @@ class Overhead:
     graph_ms: float
     first_token_p50_ms: float
     first_token_p95_ms: float
+    cpu_ms: dict[str, float]
+    """CPU time per run of each process, at 16 clients: what a run costs whatever else the machine does."""
+
+    def cpu_line(self) -> str:
+        return ", ".join(f"{name} {spent:.1f} ms" for name, spent in self.cpu_ms.items())
 
 
 def measure() -> Overhead:
@@ -45,18 +52,31 @@ def measure() -> Overhead:
         "LOG_LEVEL": "INFO",
     }
     with Service(workers=1, env=env) as service:
-        ours = {
-            clients: asyncio.run(load(service.url, "/chat", BODY, service.headers, clients=clients, seconds=SECONDS))
-            for clients in CLIENTS
-        }
+        ours = {}
+        for clients in CLIENTS:
+            before = _cpu(service)
+            ours[clients] = asyncio.run(
+                load(service.url, "/chat", BODY, service.headers, clients=clients, seconds=SECONDS)
+            )
+            # The second of warming up counts in both.
+            runs = ours[clients].count * (SECONDS + 1) / SECONDS
+            cpu = {name: (spent - before[name]) * 1e3 / runs for name, spent in _cpu(service).items()}
         delays = asyncio.run(_first_tokens(service))
     return Overhead(
         service=ours,
         bare_app=_bare_app(),
         graph_ms=asyncio.run(_bare_graph()),
+        cpu_ms=cpu,
         first_token_p50_ms=statistics.median(delays),
         first_token_p95_ms=statistics.quantiles(delays, n=20, method="inclusive")[18],
     )
+
+
+def _cpu(service: Service) -> dict[str, float]:
+    """Seconds of CPU that each process has used."""
+    pids = {"api": service.api.pid, "worker": service.workers[0].pid, "Valkey": service.valkey.pid}
+    fields = {name: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for name, pid in pids.items()}
+    return {name: (int(part[11]) + int(part[12])) / os.sysconf("SC_CLK_TCK") for name, part in fields.items()}
 
 
 async def _first_tokens(service: Service) -> list[float]:

@@ -1,0 +1,154 @@
+"""`make bench`: measures and writes docs/benchmarks.md. Names of sections as arguments choose some of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+from tests.benchmarks import bench_agent, bench_overhead, bench_platform
+from tests.benchmarks.bench_platform import PlatformFigures
+from tests.benchmarks.page import machine, table, verdict, write
+from tests.support.service import ROOT
+
+
+def overhead() -> str:
+    """Section: what the platform costs per run."""
+    figures = bench_overhead.measure()
+    rows = []
+    for clients, ours in figures.service.items():
+        bare = figures.bare_app[clients]
+        rows.append(
+            [
+                str(clients),
+                f"{ours.p50:.1f} / {ours.p99:.1f}",
+                f"{ours.per_second:.0f}",
+                f"{bare.p50:.1f} / {bare.p99:.1f}",
+                f"{bare.per_second:.0f}",
+                f"{ours.p50 / bare.p50:.1f} ×",
+            ]
+        )
+    one, many = figures.service[1], figures.service[16]
+    targets = [
+        ["`/chat` p50, 1 client", "≤ 10 ms", f"{one.p50:.1f} ms", verdict(one.p50 <= 10)],
+        ["runs/s, 16 clients", "≥ 150", f"{many.per_second:.0f}", verdict(many.per_second >= 150)],
+        [
+            f"first token on the stream after the model's, {bench_overhead.STREAMS} streams, p50",
+            "≤ 15 ms",
+            f"{figures.first_token_p50_ms:.1f} ms (p95 {figures.first_token_p95_ms:.1f})",
+            verdict(figures.first_token_p50_ms <= 15),
+        ],
+    ]
+    return f"""## Overhead of a run
+
+A one-node graph whose in-process model answers at once (`tests/benchmarks/graphs.py`), one api and one worker process,
+Valkey with its append-only file, the load generator on the same cores; every run accepted, claimed, checkpointed under
+the fence, its events written and read. Beside it the same graph behind 30 lines of FastAPI with an InMemorySaver, which
+keeps nothing (`tests/benchmarks/bare_app.py`), and the bare graph in a loop: {figures.graph_ms:.2f} ms per `ainvoke`.
+{machine()}
+
+{table(["clients", "`/chat` p50 / p99 ms", "runs/s", "bare app p50 / p99 ms", "runs/s", "ratio p50"], rows)}
+
+{table(["figure", "target", "measured", ""], targets)}
+
+CPU per run: {figures.cpu_line()}.
+"""
+
+
+def agent() -> str:
+    """Section: the built-in graph, and where its time goes."""
+    return f"## The built-in agent against a scripted model\n\n{machine()}\n\n{bench_agent.measure().markdown()}"
+
+
+def checkpoints() -> str:
+    """Section: the checkpoint saver beside the in-memory one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_checkpoints"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    aims = {"put": 0.75, "put_writes": 0.5, "get": 1.3}
+    by_saver = {(line["saver"], line["operation"]): line for line in lines}
+    rows = []
+    for operation, aim in aims.items():
+        ours, memory = by_saver["RedisSaver", operation], by_saver["InMemorySaver", operation]
+        rows.append(
+            [
+                operation,
+                f"{ours['p50_ms']:.2f} / {ours['p99_ms']:.2f}",
+                f"{memory['p50_ms']:.2f} / {memory['p99_ms']:.2f}",
+                f"≤ {aim} ms",
+                verdict(ours["p50_ms"] <= aim),
+            ]
+        )
+    return f"""## Checkpoints
+
+50 messages of 300 characters, all rewritten at each step, one pending write per step, fenced, append-only file synced
+every second. {machine()}
+
+{table(["operation", "RedisSaver p50 / p99 ms", "InMemorySaver p50 / p99 ms", "target p50", ""], rows)}
+"""
+
+
+def _platform(figures: PlatformFigures) -> str:
+    memory = sorted(figures.memory_mib.items(), key=lambda part: -part[1])
+    parts = ", ".join(f"{name} {size:.0f}" for name, size in memory)
+    limit = 600 if figures.cold else 180
+    up = "nothing but python3, make and git" if figures.cold else "tools and packages in the cache"
+    rows = [
+        [
+            f"first `make up`, {up}",
+            f"< {limit // 60} min",
+            f"{figures.first_up_s:.0f} s",
+            verdict(figures.first_up_s < limit),
+        ],
+        ["`make up` again: no changes", "< 15 s", f"{figures.second_up_s:.1f} s", verdict(figures.second_up_s < 15)],
+        ["the README's question, bundled model", "< 60 s", f"{figures.answer_s:.1f} s", verdict(figures.answer_s < 60)],
+        ["`make down`", "-", f"{figures.down_s:.1f} s", ""],
+        [
+            "memory after that answer, without the language model",
+            "< 500 MiB",
+            f"{figures.total_mib:.0f} MiB",
+            verdict(figures.total_mib < 500),
+        ],
+    ]
+    return f"""A fresh clone on this machine. {machine()}
+
+{table(["figure", "target", "measured", ""], rows)}
+
+Memory is proportional set size, in MiB: {parts}; the language model's server {figures.model_mib:.0f}.
+"""
+
+
+def platform() -> str:
+    """Section: `make up` on a fresh clone where the tools are cached."""
+    return f"## The local platform\n\n{_platform(bench_platform.measure())}"
+
+
+def cold() -> str:
+    """Section: `make up` on a machine that has nothing. Ten minutes."""
+    return f"## The local platform on a bare machine\n\n{_platform(bench_platform.measure(cold=True))}"
+
+
+SECTIONS = {"platform": platform, "cold": cold, "overhead": overhead, "agent": agent, "checkpoints": checkpoints}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; default: all but cold")
+    names = parser.parse_args().sections or [name for name in SECTIONS if name != "cold"]
+    if unknown := set(names) - SECTIONS.keys():
+        parser.error(f"there is no section {', '.join(sorted(unknown))}; use {', '.join(SECTIONS)}")
+    for name in names:
+        print(f"bench: {name}", file=sys.stderr)
+        text = SECTIONS[name]()
+        write(name, text)
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
