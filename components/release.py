@@ -16,7 +16,7 @@ import pulumi
 from components.local.resources import Process
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
-_START_SECONDS = 90.0
+_START_SECONDS = 120.0
 """Importing the service and loading its models takes seconds; on a busy small machine, many."""
 _LAST_SECONDS = 10.0
 """After the time to drain: what the process needs to close what it holds, before it is killed."""
