@@ -67,9 +67,7 @@ def sources(answer: str, passages: Sequence[Passage], question: str) -> list[Pas
         said = set(content_words(answer))
         shares = [len(said & set(content_words(passage["excerpt"]))) / max(len(said), 1) for passage in passages]
         most = max(shares, default=0.0)
-        cited = [
-            passage for passage, share in zip(passages, shares, strict=True) if share >= 0.75 * most and share > 0.3
-        ]
+        cited = [passage for passage, share in zip(passages, shares, strict=True) if share >= 0.75 * most and share > 0]
     places: dict[str, Passage] = {}
     for passage in cited:
         excerpt = window(passage["excerpt"], f"{question} {answer}", EXCERPT_CHARS)

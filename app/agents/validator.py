@@ -9,6 +9,7 @@ so must most of its other words. It finds inventions, not wrong conclusions from
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ LEAST_SUPPORT = 0.6
 LEAST_SENTENCE_SUPPORT = 0.35
 """The same for each sentence of at least `_SENTENCE_WORDS` such words: one invention must not hide among true ones."""
 _SENTENCE_WORDS = 4
+_LOOP_WORDS, _LOOP_TIMES = 5, 2
 LEAST_NEWS = 0.25
 """Share of the answer's content words that are not the question's, where it holds no figure."""
 
@@ -62,26 +64,36 @@ def check(answer: str, evidence: Sequence[str], question: str = "", known: Seque
     refusal = bool(_REFUSAL.search(sentences(answer)[0]))
     problems = [
         *_missing("the number", numbers(answer) - numbers(text) - numbers(question)),
-        *_missing("the name", _foreign(identifiers(answer), f"{text}\n{question}")),
+        *_missing("the name", {name for name in identifiers(answer) if name not in text and name not in question}),
         *_missing("the name", _foreign(names(answer), f"{text}\n{question}")),
     ]
     supported, asked = set(words(text)), set(words(question))
-    matter = [word for word in content_words(answer) if word not in asked]
+    said = set(content_words(answer))
+    matter = said - asked
     figures = numbers(answer) - numbers(question)
     count = len(matter) + len(figures)
     score = (sum(word in supported for word in matter) + len(figures & numbers(text))) / count if count else 0.0
     if not refusal:
-        if not figures and (not matter or len(matter) < LEAST_NEWS * len(content_words(answer))):
+        if not figures and (not matter or len(matter) < LEAST_NEWS * len(said)):
             problems.append("it only repeats the question")
+        elif figures and not said and "[" not in answer:
+            problems.append("a figure alone does not show where it comes from")
         elif score < LEAST_SUPPORT:
             problems.append(f"only {score:.0%} of what it says is supported")
-        for sentence in sentences(answer):
-            own = [word for word in content_words(sentence) if word not in asked]
-            if len(own) >= _SENTENCE_WORDS:
-                share = sum(word in supported for word in own) / len(own)
-                if share < LEAST_SENTENCE_SUPPORT:
-                    problems.append(f'not supported: "{sentence[:120]}"')
+    if _loops(answer):
+        problems.append("it repeats itself")
+    for sentence in sentences(answer)[int(refusal) :]:
+        own = [word for word in content_words(sentence) if word not in asked]
+        if len(own) >= _SENTENCE_WORDS and sum(word in supported for word in own) < LEAST_SENTENCE_SUPPORT * len(own):
+            problems.append(f'not supported: "{sentence[:120]}"')
     return Grounding(not problems, round(score, 2), tuple(problems), refusal)
+
+
+def _loops(answer: str) -> bool:
+    """Whether some run of words comes again and again, which is how a small model fails to end."""
+    told = words(answer)
+    runs = Counter(zip(*(told[start:] for start in range(_LOOP_WORDS)), strict=False))
+    return any(count > _LOOP_TIMES for count in runs.values())
 
 
 def _missing(kind: str, missing: set[str]) -> list[str]:

@@ -117,7 +117,9 @@ class Writer:
         return kept
 
     async def _ask(self, entry: ModelEntry, prompt: Prompt, messages: list[BaseMessage]) -> AIMessage:
-        reply = await self._models.chat(entry.name, temperature=prompt.temperature).ainvoke(messages)
+        model = self._models.chat(entry.name, temperature=prompt.temperature)
+        stop = list(prompt.content.stop)
+        reply = await (model.ainvoke(messages, stop=stop) if stop else model.ainvoke(messages))
         named = {"model_name": entry.name, **reply.response_metadata, "prompt": prompt.name}
         usage = reply.usage_metadata or UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
         return reply.model_copy(update={"response_metadata": named, "usage_metadata": usage})

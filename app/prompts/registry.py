@@ -13,6 +13,7 @@ A file `<id>.yaml`:
         user: "Question: {{question}}"
         model: gpt-5-mini               # optional: wins over the role's model
         temperature: 0.2                # optional: wins over DEFAULT_TEMPERATURE
+        stop: ["Question:"]             # optional: where the answer ends; for models that go on with the next question
 
 `{{name}}` stands for a variable. What a text uses and what `variables` lists must be the same.
 """
@@ -47,6 +48,7 @@ class Version(BaseModel):
     user: str = Field(min_length=1)
     model: str | None = None
     temperature: float | None = Field(None, ge=0, le=2)
+    stop: tuple[str, ...] = ()
 
 
 class PromptFile(BaseModel):

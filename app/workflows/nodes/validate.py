@@ -59,6 +59,9 @@ async def _ground(services: AgentServices, state: AgentState, text: str) -> Grou
         said = [message.text for message in earlier(state["messages"]) if message.type == "human"]
         return check(text, said, asked, memories)
     grounding = check(text, [passage["excerpt"] for passage in found], asked, memories)
+    if grounding.refusal and services.writer.entry(state.get("complexity", 0.0)).small:
+        # Such a model says so of passages that hold the answer: the passage serves better.
+        return Grounding(False, grounding.score, ("a small model's refusal means little",), refusal=True)
     if services.judge_model is None:
         return grounding
     shown = marked(services.writer.shown(asked, found))

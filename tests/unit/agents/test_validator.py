@@ -59,6 +59,9 @@ INVENTED = [
     ("What happens to a run when a worker is killed?", "The run is killed when a worker is killed.", RUNS),
     ("What is Slipway?", "Slipway is a company.", STREAM),
     ("What is it?", "   ", STREAM),
+    ("How long is a lease?", "The answer to this question is: 5.", RUNS),
+    ("How do I add a limit?", "Call the `rate_limit` function with the calls per window.", LIMITS),
+    ("How do I resume?", "Every event carries an id. " * 4, STREAM),
 ]
 
 

@@ -244,3 +244,18 @@ async def test_the_difficult_question_goes_to_the_reasoning_model(desk: MakeDesk
     made.models.chat = lambda name, **options: asked.append(name) or original(name, **options)  # type: ignore
     await ask(agent(made), "How long is a lease?")
     assert asked == ["scripted", "deep" if difficult > 0.6 else "scripted"]
+
+
+async def test_a_small_model_s_refusal_is_not_believed(desk: MakeDesk) -> None:
+    """It says "the text does not say" of the very passage that says it."""
+    refusal = "The text does not say how long a lease is."
+    values = await ask(agent(desk(refusal, small=True, plans=False, retries=0)), "How long is a lease?")
+    assert "> A worker holds a run by a lease of 5 seconds." in values["messages"][-1].text
+
+
+async def test_a_small_model_s_second_draft_reads_less(desk: MakeDesk) -> None:
+    """The same prompt at temperature 0 would only give the same draft again."""
+    made = desk(BAD, GOOD, small=True, plans=False)
+    await ask(agent(made), "How long is a lease?")
+    first, second = (asked[-1].text for asked in made.models.model.asked)
+    assert len(second) < len(first)
