@@ -68,7 +68,7 @@ def sync() -> Path:
     program = uv()
     choice: list[str] = []
     if not python.exists():
-        say(f"installing the Python packages into {folder}: about 700 MB, one to three minutes when none is cached")
+        say(f"installing the Python packages into {folder}: about 850 MB, one to three minutes when none is cached")
         cache.needs_space(_SYNC_GIGABYTES, "installing the Python packages")
         if "UV_PYTHON" not in os.environ:
             choice = ["--python", sys.executable]

@@ -154,7 +154,7 @@ def _go_build(go_program: Path, environment: Mapping[str, str], module: str, pac
         cwd=REPOSITORY / "tools" / module,
         env=environment,
         log=cache.logs() / f"build-{output.name}.log",
-        count="modules and packages",
+        count="of about 1,940 modules and packages" if output.name == "pulumi" else "modules and packages",
         fix="read the lines above. Network: check it, HTTPS_PROXY and GOPROXY. Or install Pulumi yourself "
         f"(version {PULUMI} or newer, https://www.pulumi.com/docs/install) and run the command again",
     )
