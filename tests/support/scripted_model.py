@@ -24,15 +24,17 @@ class ScriptedModel(BaseChatModel):
     replies: list[str | dict[str, Any]]
     asked: list[list[BaseMessage]] = Field(default_factory=list)
     options: list[dict[str, Any]] = Field(default_factory=list)
+    stops: list[list[str] | None] = Field(default_factory=list)
     pause: float = 0.0
 
     @property
     def _llm_type(self) -> str:
         return "scripted"
 
-    def _next(self, messages: list[BaseMessage], options: dict[str, Any]) -> AIMessage:
+    def _next(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> AIMessage:
         self.asked.append(messages)
         self.options.append(options)
+        self.stops.append(stop)
         if not self.replies:
             raise AssertionError("the model was asked more often than the script says")
         reply = self.replies.pop(0)
@@ -47,7 +49,7 @@ class ScriptedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=self._next(messages, kwargs))])
+        return ChatResult(generations=[ChatGeneration(message=self._next(messages, stop, kwargs))])
 
     async def _astream(
         self,
@@ -58,7 +60,7 @@ class ScriptedModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         if self.pause:
             await asyncio.sleep(self.pause)
-        reply = self._next(messages, kwargs)
+        reply = self._next(messages, stop, kwargs)
         words = [f"{word} " for word in reply.text.split(" ")]
         for word in [*words[:-1], words[-1].removesuffix(" ")]:
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
@@ -76,7 +78,7 @@ class ScriptedModel(BaseChatModel):
     ) -> ChatResult:
         if self.pause:
             await asyncio.sleep(self.pause)
-        return ChatResult(generations=[ChatGeneration(message=self._next(messages, kwargs))])
+        return ChatResult(generations=[ChatGeneration(message=self._next(messages, stop, kwargs))])
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Runnable[Any, AIMessage]:
         return self.bind(tools=tools, **kwargs)

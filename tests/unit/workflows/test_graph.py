@@ -259,3 +259,10 @@ async def test_a_small_model_s_second_draft_reads_less(desk: MakeDesk) -> None:
     await ask(agent(made), "How long is a lease?")
     first, second = (asked[-1].text for asked in made.models.model.asked)
     assert len(second) < len(first)
+
+
+async def test_a_prompt_says_where_its_answer_ends(desk: MakeDesk) -> None:
+    """A small model goes on with a next question and answers that, too."""
+    made = desk(GOOD, small=True, plans=False)
+    await ask(agent(made), "How long is a lease?")
+    assert made.models.model.stops == [["Question:"]]
