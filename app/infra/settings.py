@@ -115,7 +115,8 @@ class ModelSettings(Group):
     )
     reasoning_model: str = Field("gpt-5", description="Model that answers difficult questions.")
     answer_judge_model: str | None = Field(
-        None, description="Model that gives a second opinion on whether an answer rests on the results; none by default."
+        None,
+        description="Model that gives a second opinion on whether an answer rests on the results; none by default.",
     )
     embedding_model: str = Field(
         "minilm", description="`minilm` runs in the process; another name is asked of the OpenAI-compatible server."

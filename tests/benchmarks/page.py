@@ -23,8 +23,9 @@ def machine() -> str:
     """What the figures were measured on, in a line."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = int(re.findall(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) / 2**20
+    name = model[1].strip() if model else platform.machine()
     return (
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({model[1].strip() if model else platform.machine()}), "
+        f"Measured {datetime.now(UTC):%Y-%m-%d} on {os.cpu_count()} cores ({name}), "
         f"{memory:.0f} GiB, Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f} before."
     )
 
@@ -35,11 +36,8 @@ def write(name: str, text: str, page: Path = PAGE) -> None:
     section = f"{begin}\n{text.strip()}\n{end}\n"
     content = page.read_text() if page.exists() else HEAD
     before, found, rest = content.partition(begin)
-    if found:
-        content = before + section + rest.partition(f"{end}\n")[2]
-    else:
-        content = f"{content.rstrip()}\n\n{section}"
-    page.write_text(content)
+    after = rest.partition(f"{end}\n")[2]
+    page.write_text(before + section + after if found else f"{content.rstrip()}\n\n{section}")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
