@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from app.infra.ids import STABLE, Release, RunId, TenantId, ThreadId, UserId, new_id
 from app.infra.keys import Keys
@@ -26,7 +26,7 @@ def valkey_server() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
-async def client(valkey_server: ValkeyServer) -> AsyncIterator[aioredis.Redis]:
+async def client(valkey_server: ValkeyServer) -> AsyncIterator[Any]:
     """A client of an empty Valkey."""
     connected = connect(valkey_server.url)
     await connected.flushall()
@@ -46,12 +46,12 @@ def run_settings() -> RunSettings:
 
 
 @pytest.fixture
-def ledger(client: aioredis.Redis, keys: Keys, run_settings: RunSettings) -> RunLedger:
+def ledger(client: Any, keys: Keys, run_settings: RunSettings) -> RunLedger:
     return RunLedger(client, keys, run_settings, STABLE)
 
 
 @pytest.fixture
-def canary(client: aioredis.Redis, keys: Keys, run_settings: RunSettings) -> RunLedger:
+def canary(client: Any, keys: Keys, run_settings: RunSettings) -> RunLedger:
     """The same Redis, as the processes of another release see it."""
     return RunLedger(client, keys, run_settings, Release("canary"))
 

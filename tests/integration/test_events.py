@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-import redis.asyncio as aioredis
 
 from app.infra.errors import StaleEpoch
 from app.infra.ids import STABLE
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
-async def events_hub(client: aioredis.Redis, keys: Keys) -> AsyncIterator[EventHub]:
+async def events_hub(client: Any, keys: Keys) -> AsyncIterator[EventHub]:
     async with hub(client, keys) as running:
         yield running
 
@@ -34,7 +34,7 @@ async def claimed(ledger: RunLedger) -> tuple[Run, Claim]:
     return await ledger.get(claim.run_id), claim
 
 
-def writer(client: aioredis.Redis, keys: Keys, claim: Claim, failures: list[Exception] | None = None) -> EventWriter:
+def writer(client: Any, keys: Keys, claim: Claim, failures: list[Exception] | None = None) -> EventWriter:
     return EventWriter(client, keys, claim, most=20_000, failed=(failures if failures is not None else []).append)
 
 
@@ -44,7 +44,7 @@ async def collect(stream: AsyncIterator[Event]) -> list[Event]:
 
 
 async def test_a_follower_sees_every_event_once_and_in_order(
-    ledger: RunLedger, client: aioredis.Redis, keys: Keys, events_hub: EventHub
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
 ) -> None:
     run, claim = await claimed(ledger)
     following = [asyncio.create_task(collect(events_hub.follow(run.run_id))) for _ in range(3)]
@@ -63,7 +63,7 @@ async def test_a_follower_sees_every_event_once_and_in_order(
 
 
 async def test_following_goes_on_right_after_any_event(
-    ledger: RunLedger, client: aioredis.Redis, keys: Keys, events_hub: EventHub
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
 ) -> None:
     """A client that was cut off comes back with the last id it saw, while others are ahead of it."""
     run, claim = await claimed(ledger)
@@ -84,7 +84,7 @@ async def test_following_goes_on_right_after_any_event(
 
 
 async def test_trimmed_history_is_said_and_not_hidden(
-    ledger: RunLedger, client: aioredis.Redis, keys: Keys, events_hub: EventHub
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
 ) -> None:
     run, claim = await claimed(ledger)
     out = writer(client, keys, claim)
@@ -101,9 +101,7 @@ async def test_trimmed_history_is_said_and_not_hidden(
         assert seen[-1].name == "end"
 
 
-async def test_events_of_a_former_owner_are_refused_and_it_is_told(
-    ledger: RunLedger, client: aioredis.Redis, keys: Keys
-) -> None:
+async def test_events_of_a_former_owner_are_refused_and_it_is_told(ledger: RunLedger, client: Any, keys: Keys) -> None:
     run, claim = await claimed(ledger)
     failures: list[Exception] = []
     out = writer(client, keys, claim, failures)
@@ -115,9 +113,7 @@ async def test_events_of_a_former_owner_are_refused_and_it_is_told(
     assert b"messages" not in [fields[b"e"] for _, fields in await client.xrange(keys.events(run.run_id))]
 
 
-async def test_a_batch_whose_reply_was_lost_is_not_written_again(
-    ledger: RunLedger, client: aioredis.Redis, keys: Keys
-) -> None:
+async def test_a_batch_whose_reply_was_lost_is_not_written_again(ledger: RunLedger, client: Any, keys: Keys) -> None:
     run, claim = await claimed(ledger)
     out, again = writer(client, keys, claim), writer(client, keys, claim)
     for copy in (out, again):  # the second sends what the first has sent, as a repeated command does

@@ -117,7 +117,7 @@ async def test_a_waiting_chat_is_answered_with_its_run_when_the_api_stops() -> N
             waiting = asyncio.create_task(http.post("/chat", json={"message": "x", "graph": "slow"}))
 
             async def begun() -> int:
-                return await asyncio.to_thread(service.redis.zcard, "agent-tasks")  # type: ignore[arg-type]
+                return await asyncio.to_thread(service.redis.zcard, "agent-tasks")
 
             await eventually(begun, until=lambda size: size == 1)
             service.api.send(signal.SIGTERM)

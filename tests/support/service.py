@@ -138,6 +138,10 @@ class Service:
         for worker in self.workers:
             worker.wait_for("worker ready")
 
+    def keys(self) -> set[bytes]:
+        """Every key in Redis."""
+        return {key for key in self.redis.keys("*") if isinstance(key, bytes)}
+
     def client(self, **options: Any) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, headers=self.headers, timeout=60, **options)
 
