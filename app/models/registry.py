@@ -54,7 +54,6 @@ class ModelEntry(BaseModel):
     output_tokens: int | None = Field(None, ge=16)
     structured: Literal["json_schema", "tools", "prompt"] = "prompt"
     plans: bool = True
-    writes_sql: bool = True
     temperature: bool = True
     small: bool = False
     passages: int = Field(8, ge=1)

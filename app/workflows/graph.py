@@ -1,17 +1,19 @@
 """The built-in agent.
 
-    START → classify ─┬────────────────────────────────→ answer → validate ─┬→ END
-                      └→ plan ─┬→ execute ─┬→──────────────↑ ↑      │        │
-                           ↑   │           ├→ compose → END  └──────┤ retry  │
-                           │   └───────────┼──────────────────↑     │        │
-                           └───────────────┴────────────────────────┘        │
-                                                compose → END ←──────────────┘ no retry left
+    START → classify → plan → execute → answer → validate → END
+               │        ↑ │      │ │      ↑ │       │ │ │
+               │        └─┼──────┘ │      │ │       │ │ │   nothing usable was found: another plan, if it may differ
+               │        └─┼────────┼──────┼─┼───────┘ │ │   the draft says that the results do not hold the answer
+               │          │        │      └─┼─────────┘ │   refused: another draft, at most MAX_ANSWER_RETRIES
+               └──────────┼────────┼──────↑ │           │   smalltalk
+                          └────────┴────────┴───────────┴→ compose → END   no model's answer is to be had
 
 The work is checked twice. After `execute`, by a plain rule: without a usable result no model is asked to answer
 (another plan is made, or `compose` says that nothing was found). After `answer`, by `validate`: the draft must rest on
 the results. Validation follows the answer, because the answer's tokens stream while it is written: a client that waited
 for the verdict would see nothing for most of the turn. A refused draft is announced by the custom event
-`answer-superseded`, so that a client drops its tokens; after MAX_ANSWER_RETRIES `compose` quotes the best passage.
+`answer-superseded`, so that a client drops its tokens. `compose` answers without a model: it confirms what was
+remembered, says that nothing was found, or quotes the best passage when no draft held or the model took too long.
 
 In LangGraph's terms: compiled without a checkpointer (the worker, or a managed deployment, sets it), `RunContext` as
 context, which may be absent.
@@ -19,6 +21,7 @@ context, which may be absent.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -42,6 +45,12 @@ Agent = CompiledStateGraph[Any, Any, Any, Any]
 
 def make_graph() -> Agent:
     """The agent over the process's settings. Opens no connection; raises `ConfigurationError` for wrong settings."""
+    return _agent()
+
+
+@cache
+def _agent() -> Agent:
+    """Made once: a managed deployment calls the factory for every run."""
     return build_graph(services_of(settings())).compile(name="agent")
 
 

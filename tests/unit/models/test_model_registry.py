@@ -36,7 +36,7 @@ def test_each_role_has_its_model() -> None:
 def test_the_bundled_model_is_known_to_be_small() -> None:
     """All that a turn of it spares rests on these."""
     entry = ModelRegistry.load(settings()).get("smollm2-135m-instruct")
-    assert (entry.plans, entry.writes_sql, entry.small, entry.price) == (False, False, True, "free")
+    assert (entry.plans, entry.small, entry.price) == (False, True, "free")
 
 
 @pytest.mark.parametrize(
