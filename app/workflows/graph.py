@@ -1,12 +1,13 @@
 """The built-in agent.
 
     START → classify → plan → execute → answer → validate → END
-               │        ↑ │      │ │      ↑ │       │ │ │
-               │        └─┼──────┘ │      │ │       │ │ │   nothing usable was found: another plan, if it may differ
-               │        └─┼────────┼──────┼─┼───────┘ │ │   the draft says that the results do not hold the answer
-               │          │        │      └─┼─────────┘ │   refused: another draft, at most MAX_ANSWER_RETRIES
-               └──────────┼────────┼──────↑ │           │   smalltalk
-                          └────────┴────────┴───────────┴→ compose → END   no model's answer is to be had
+
+    classify → answer     smalltalk needs no plan
+    plan     → answer     nothing need be looked up: the model's plan is empty, or the user has told the answer before
+    execute  → plan       no usable result, and another plan may differ
+    validate → plan       the draft only says that the results do not hold the answer, and another plan may differ
+    validate → answer     refused: another draft, at most MAX_ANSWER_RETRIES times
+    any but classify → compose → END     there is no model's answer to be had
 
 The work is checked twice. After `execute`, by a plain rule: without a usable result no model is asked to answer
 (another plan is made, or `compose` says that nothing was found). After `answer`, by `validate`: the draft must rest on
