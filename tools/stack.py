@@ -46,6 +46,8 @@ WITH_CONFIG_FILE = {"destroy", "down", "dn", "import", "logs", "preview", "pre",
 WITH_STACK = {"config", "import", "preview", "pre", "refresh", "up", "update", "watch"}
 """Those that need a stack, which is made if it is not there."""
 QUESTION = "What happens to a run when a worker is killed?"
+DONE = {"create": "created", "update": "updated", "replace": "replaced", "delete": "deleted"}
+"""Pulumi's kinds of step that change something, in words; the others ("same", "read", halves of a replacement) do not."""
 VERIFY_SECONDS = 180.0
 """For one answer: the bundled model is slow on a busy machine."""
 _RESERVED = {"pulumi", "passphrase"}
@@ -238,7 +240,7 @@ def summary(stack: str, outputs: dict[str, Any], changes: dict[str, int], *, sho
 
     The key itself is shown only where a person looks (`show_key`); in a log there is the command that prints it.
     """
-    made = ", ".join(f"{count} {kind}" for kind, count in sorted(changes.items()) if kind != "same" and count)
+    made = ", ".join(f"{changes[kind]} {word}" for kind, word in DONE.items() if changes.get(kind))
     lines = ["", f"Stack {stack} is up: {made or 'no changes'}", ""]
     for name, title in (
         ("serviceUrl", "service"),

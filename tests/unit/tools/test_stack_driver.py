@@ -193,7 +193,7 @@ def test_the_line_to_paste_is_a_whole_command() -> None:
     assert words[:3] == ["curl", "-s", "http://127.0.0.1:9/chat"]
     assert "Authorization: Bearer the-key" in words
     assert json.loads(words[-1]) == {"message": driver.QUESTION}
-    assert "3 create" in text
+    assert "3 created" in text
 
 
 def test_the_command_that_reads_the_key_works() -> None:
