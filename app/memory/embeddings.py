@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import sys
 import threading
 from abc import abstractmethod
@@ -56,8 +57,6 @@ class MiniLm(EmbeddingModel):
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "embedding")
-        self._lock = threading.Lock()
-        self._encoder: _Encoder | None = None
 
     async def dimensions(self) -> int:
         return 384
@@ -74,13 +73,26 @@ class MiniLm(EmbeddingModel):
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
-        with self._lock:
-            if self._encoder is None:
-                self._encoder = _Encoder()
-            return self._encoder.encode(text)
+        with _encoding:
+            return list(_vector(text))
 
     async def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+_encoding = threading.Lock()
+"""Held by who uses the network, which all models of the process share: a second one would take 94 MB more."""
+
+
+@functools.lru_cache(maxsize=64)
+def _vector(text: str) -> tuple[float, ...]:
+    """Kept for the last few texts: one turn embeds its question to classify it, to recall and mostly to search."""
+    return tuple(_encoder().encode(text))
+
+
+@functools.cache
+def _encoder() -> _Encoder:
+    return _Encoder()
 
 
 class _Encoder:

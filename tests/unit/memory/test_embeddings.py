@@ -11,7 +11,7 @@ import pytest
 import app.memory.embeddings
 from app.infra.errors import ConfigurationError, Unavailable
 from app.infra.settings import Settings, load
-from app.memory.embeddings import MiniLm, RemoteEmbeddings, open_embeddings
+from app.memory.embeddings import MiniLm, RemoteEmbeddings, _encoder, open_embeddings
 from app.memory.qdrant import collection_name
 
 
@@ -53,6 +53,26 @@ async def test_vectors_have_length_one_and_depend_on_the_text_alone() -> None:
     assert math.isclose(sum(number * number for number in alone), 1, rel_tol=1e-5)
     near, far = await model.aembed_documents(["The process was killed.", "Lunch is at noon."])
     assert dot(alone, near) > dot(alone, far) + 0.2
+    await model.close()
+
+
+async def test_models_of_a_process_share_one_network() -> None:
+    """Store, search and classifier each open one: a network each would take 94 MB more for every one."""
+    one, other = MiniLm(), MiniLm()
+    assert await one.aembed_query("The tide is out.") == await other.aembed_query("The tide is out.")
+    assert _encoder.cache_info().currsize == 1
+    await one.close()
+    assert len(await other.aembed_query("A model that is closed leaves the others theirs.")) == 384
+    await other.close()
+
+
+async def test_what_is_done_to_a_vector_leaves_the_next_one_alone() -> None:
+    """The last few are kept; a caller that scales its own in place must not change them."""
+    model = MiniLm()
+    vector = await model.aembed_query("The tide is in.")
+    untouched = list(vector)
+    vector[0] = 7.0
+    assert await model.aembed_query("The tide is in.") == untouched
     await model.close()
 
 
