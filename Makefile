@@ -55,6 +55,9 @@ check: ## Lint, format, types, import rules, lock file
 evaluate: ## Ask the data sets' questions, grade, report (STACK=dev, or URL=… with SLIPWAY_API_KEY; ARGS)
 	@$(WITH_PULUMI) python -m tools.stack --stack '$(STACK)' evaluate $(ARGS)
 
+bench: ## Measure, and write docs/benchmarks.md (ARGS: names of sections)
+	@$(WITH_PULUMI) --aimock python -m tests.benchmarks $(ARGS)
+
 ##@ Work on it
 
 format: ## Format the code and mend what the linter can
@@ -65,4 +68,4 @@ clean: ## Remove what can be made again: environment, caches, reports (stacks an
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis reports
 	@find . -name __pycache__ -type d -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help up down outputs preview refresh verify pulumi test check evaluate format clean
+.PHONY: help up down outputs preview refresh verify pulumi test check evaluate bench format clean

@@ -47,7 +47,7 @@ WITH_STACK = {"config", "import", "preview", "pre", "refresh", "up", "update", "
 """Those that need a stack, which is made if it is not there."""
 QUESTION = "What happens to a run when a worker is killed?"
 DONE = {"create": "created", "update": "updated", "replace": "replaced", "delete": "deleted"}
-"""Pulumi's kinds of step that change something, in words; the others ("same", "read", halves of a replacement) do not."""
+"""Pulumi's kinds of step that change something, in words; others ("same", "read") do not."""
 VERIFY_SECONDS = 180.0
 """For one answer: the bundled model is slow on a busy machine."""
 _RESERVED = {"pulumi", "passphrase"}
