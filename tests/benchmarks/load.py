@@ -37,13 +37,17 @@ class Connection:
     def __init__(self, url: str, path: str, body: dict[str, str], headers: dict[str, str]) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        payload = json.dumps(body).encode()
         lines = [f"POST {path} HTTP/1.1", f"host: {self._host}", "content-type: application/json"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        lines += [f"content-length: {len(payload)}", "", ""]
-        self._request = "\r\n".join(lines).encode() + payload
+        self._head = [*lines, *(f"{name}: {value}" for name, value in headers.items())]
+        self.say(body)
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+
+    def say(self, body: dict[str, str]) -> None:
+        """Send this body from now on."""
+        payload = json.dumps(body).encode()
+        lines = [*self._head, f"content-length: {len(payload)}", "", ""]
+        self._request = "\r\n".join(lines).encode() + payload
 
     async def post(self) -> bytes:
         """Send the request; the response's body. Raises RuntimeError for any status but 200."""

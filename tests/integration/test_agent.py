@@ -205,7 +205,8 @@ async def test_an_allowed_host_with_a_private_address_is_not_called(
         url = f"http://localhost:{inside.getsockname()[1]}/secret"
         call = {"id": "a", "tool": "http_get", "args": {"url": url}}
         plain = {"id": "b", "tool": "http_get", "args": {"url": "http://localhost/secret"}}
-        models.script({"userMessage": question, "responseFormat": "json_schema"}, {"content": {"calls": [call, plain]}})
+        planned = {"content": {"calls": [call, plain]}}
+        models.script({"match": {"userMessage": question, "responseFormat": "json_schema"}, "response": planned})
         answer = await chat(http, question)
         with pytest.raises(BlockingIOError):
             inside.accept()

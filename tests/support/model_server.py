@@ -84,10 +84,10 @@ class ModelServer:
             if any(containing in str(message["content"]) for message in body.get("messages", ()))
         ]
 
-    def script(self, match: dict[str, Any], response: dict[str, Any]) -> None:
-        """Add what a folder cannot hold, such as a reply with a port in it; it is looked at last."""
-        fixtures = {"fixtures": [{"match": match, "response": response}]}
-        httpx.post(f"{self.origin}/__aimock/fixtures", json=fixtures, timeout=10).raise_for_status()
+    def script(self, *scripts: dict[str, Any]) -> None:
+        """Add what a folder cannot hold, such as a reply with a port in it; they are looked at last."""
+        response = httpx.post(f"{self.origin}/__aimock/fixtures", json={"fixtures": scripts}, timeout=30)
+        response.raise_for_status()
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
