@@ -19,6 +19,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  an older one must get this far, a
 import argparse
 import os
 import shutil
+import signal
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -57,6 +58,7 @@ def run(command: list[str], *, with_pulumi: bool, with_aimock: bool) -> None:
     if program is None:
         raise Failure(f"there is no program {command[0]}", fix="check the spelling")
     sys.stdout.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(REPOSITORY)
     os.execve(program, command, variables)
 
@@ -72,6 +74,8 @@ def main(arguments: list[str]) -> int:
     verbs.add_parser("pulumi", help="print the folder of pulumi")
     verbs.add_parser("aimock", help="print the launcher of the scripted model server")
     chosen = parser.parse_args(arguments)
+    # A time limit of CI ends us with SIGTERM: clear up as after Ctrl-C, and let no build go on without us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if chosen.verb == "run":
             if not chosen.command:
