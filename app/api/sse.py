@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import anyio
+import orjson
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.dependencies import Api
@@ -17,10 +18,10 @@ _SEND_SECONDS = 30.0
 _LEAVING = b": this process is leaving, connect again with Last-Event-ID\nretry: 500\n\n"
 
 
-def stream(api: Api, run: Run, after: str) -> EventSourceResponse:
+def stream(api: Api, run: Run, after: str, *, fresh: bool = False) -> EventSourceResponse:
     """The response. It ends with the run; when the process leaves it ends early, between two events."""
     return EventSourceResponse(
-        _frames(api, run, after),
+        _frames(api, run, after, fresh=fresh),
         ping=api.settings.service.heartbeat_seconds,
         ping_message_factory=lambda: ServerSentEvent(comment="still running", sep="\n"),
         send_timeout=_SEND_SECONDS,
@@ -36,15 +37,13 @@ def stream(api: Api, run: Run, after: str) -> EventSourceResponse:
     )
 
 
-async def _frames(api: Api, run: Run, after: str) -> AsyncIterator[bytes]:
+async def _frames(api: Api, run: Run, after: str, *, fresh: bool) -> AsyncIterator[bytes]:
     if run.result is not None and not await _has_events(api, run.run_id):
         # The events have expired, the record has not: say so, and give the end.
-        import orjson
-
         yield frame(Event(after, "gap", orjson.dumps({"after": after})))
         yield frame(Event(after, "end", orjson.dumps(run.result)))
         return
-    async for event in api.hub.follow(run.run_id, after):
+    async for event in api.hub.follow(run.run_id, after, fresh=fresh):
         yield frame(event)
         if event.name == "end":
             return

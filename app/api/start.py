@@ -13,8 +13,11 @@ from app.api.dependencies import Api
 from app.api.problems import ProblemError, request_id
 from app.infra import telemetry
 from app.infra.auth import Caller
+from app.infra.errors import RedisUnavailable
 from app.infra.ids import ID_PATTERN, RunId, ThreadId, new_id
-from app.runs.model import NewRun, Run
+from app.runs.model import Accepted, NewRun
+
+_LOOK_AGAIN_SECONDS = 0.5
 
 
 class ChatRequest(BaseModel):
@@ -36,8 +39,10 @@ class ChatRequest(BaseModel):
         return value
 
 
-async def start(api: Api, caller: Caller, asked: ChatRequest, idempotency_key: str | None) -> RunId:
-    """Write the run down; when this returns, it will be executed."""
+async def start(
+    api: Api, caller: Caller, asked: ChatRequest, idempotency_key: str | None, run_id: RunId | None = None
+) -> Accepted:
+    """Write the run down, as `run_id` if one is given; when this returns, it will be executed."""
     service = api.settings.service
     if len(asked.message) > service.max_message_chars:
         raise ProblemError(
@@ -51,7 +56,7 @@ async def start(api: Api, caller: Caller, asked: ChatRequest, idempotency_key: s
     digest = hashlib.sha256(orjson.dumps([caller.user, asked.message, asked.thread_id, graph])).hexdigest()
     accepted = await api.ledger.accept(
         NewRun(
-            run_id=RunId(new_id()),
+            run_id=run_id or RunId(new_id()),
             thread_id=ThreadId(asked.thread_id) if asked.thread_id else None,
             tenant=caller.tenant,
             user=caller.user,
@@ -65,22 +70,39 @@ async def start(api: Api, caller: Caller, asked: ChatRequest, idempotency_key: s
     )
     if accepted.created:
         telemetry.runs_accepted.add(1, {"graph": graph})
-    return accepted.run_id
+    return accepted
 
 
-async def result_of(api: Api, run_id: RunId) -> dict[str, Any] | None:
-    """The run's result, as soon as there is one; None when CHAT_TIMEOUT_SECONDS or the process ends before."""
+async def answer(
+    api: Api, caller: Caller, asked: ChatRequest, idempotency_key: str | None
+) -> tuple[RunId, dict[str, Any] | None]:
+    """Start a run and wait for its result; None when CHAT_TIMEOUT_SECONDS or the process ends before the run."""
+    run_id = RunId(new_id())
+    with api.hub.end_of(run_id) as end:
+        accepted = await start(api, caller, asked, idempotency_key, run_id)
+        if accepted.run_id == run_id:
+            return run_id, await _result(api, run_id, end)
+    with api.hub.end_of(accepted.run_id) as end:
+        end.set()  # an earlier request started it: it may have ended long ago
+        return accepted.run_id, await _result(api, accepted.run_id, end)
+
+
+async def _result(api: Api, run_id: RunId, end: asyncio.Event) -> dict[str, Any] | None:
     try:
         async with asyncio.timeout(api.settings.service.chat_timeout_seconds):
-            async for event in api.hub.follow(run_id):
-                if event.name == "end":
-                    found: dict[str, Any] = orjson.loads(event.data)
-                    return found
+            while True:
+                await end.wait()
+                end.clear()
+                try:
+                    result = await api.ledger.result(run_id)
+                except RedisUnavailable:
+                    end.set()  # the run is safe: look again until the time is up
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                    continue
+                if result is not None or api.hub.leaving:
+                    return result
     except TimeoutError:
         return None
-    # The stream ended without its last event: the process is leaving, or the events have expired.
-    run: Run = await api.ledger.get(run_id)
-    return run.result
 
 
 _PROBLEMS = {

@@ -47,8 +47,8 @@ class Keys:
         self.releases = f"{self._root}:releases"
         self.first_key = f"{self._root}:first-key"
         """Id of the first key that was registered: a later start does not bring it back once it is revoked."""
-        self.doorbell = f"{self._root}:doorbell"
-        """Pub/sub channel: a run id is published when its event stream has grown."""
+        self.ended = f"{self._root}:ended"
+        """Pub/sub channel: the id of each run that ends."""
 
     def queue(self, release: Release) -> str:
         if release == STABLE:
@@ -66,6 +66,10 @@ class Keys:
 
     def events(self, run_id: RunId) -> str:
         return f"{self._root}:events:{run_id}"
+
+    def grown(self, run_id: RunId) -> str:
+        """Pub/sub channel, heard by who follows the run: its event stream has grown."""
+        return f"{self._root}:grown:{run_id}"
 
     def idempotency(self, tenant: TenantId, digest: str) -> str:
         return f"{self._root}:idem:{tenant}:{digest}"

@@ -1,6 +1,6 @@
 -- accept.lua: write a run and make it due, or put it behind the unfinished run of its thread. Once per run id.
 -- KEYS  1 queue  2 epochs  3 states  4 attempts  5 wake  6 run  7 events  8 thread  9 thread_runs  10 waiting
---       11 doorbell  12 idempotency
+--       11 ended  12 grown  13 idempotency
 -- ARGV  1 run id  2 thread id  3 tenant  4 release  5 '1' when the thread must exist  6 '1' to move the thread here
 --       7 digest of the request ('' without an idempotency key)  8 idempotency window, s  9 first event (JSON)
 --       10... fields of the run record, name and value in turn
@@ -8,7 +8,7 @@
 local run, thread_id, tenant, release = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('EXISTS', KEYS[6]) == 1 then return {run, '1'} end -- an earlier reply was lost
 if ARGV[7] ~= '' then
-  local prior = redis.call('GET', KEYS[12])
+  local prior = redis.call('GET', KEYS[13])
   if prior then
     if string.sub(prior, 1, 64) ~= ARGV[7] then return redis.error_reply('MISMATCH') end
     return {string.sub(prior, 66), '0'}
@@ -37,7 +37,7 @@ redis.call('ZADD', KEYS[9], now, run)
 redis.call('HSET', KEYS[2], run, '0')
 redis.call('HSET', KEYS[4], run, '0')
 redis.call('XADD', KEYS[7], '*', 'e', 'metadata', 'd', ARGV[9])
-if ARGV[7] ~= '' then redis.call('SET', KEYS[12], ARGV[7] .. ':' .. run, 'EX', ARGV[8]) end
+if ARGV[7] ~= '' then redis.call('SET', KEYS[13], ARGV[7] .. ':' .. run, 'EX', ARGV[8]) end
 
 -- A thread with an unfinished run does not expire; the end of the last one sets the clock.
 redis.call('PERSIST', KEYS[8])

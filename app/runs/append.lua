@@ -1,5 +1,5 @@
 -- append.lua: add events to a run's stream. (after fence.lua)
--- KEYS  1 epochs  2 events  3 doorbell
+-- KEYS  1 epochs  2 events  3 grown (channel)
 -- ARGV  1 run id  2 epoch  3 entries kept at most  4 attempt  5 number of the first event in this epoch
 --       6... event and data (JSON) in turn
 -- Reply how many were written: 0 when an earlier call wrote them and its reply was lost.

@@ -84,25 +84,42 @@ class EventWriter:
         self._task: asyncio.Task[None] | None = None
         self._error: Exception | None = None
         self._hurry = asyncio.Event()
+        self._finishing = False
 
-    def put(self, name: str, data: bytes) -> None:
-        """Queue one event; returns at once."""
+    def put(self, name: str, data: bytes, *, soon: bool = True) -> None:
+        """Queue one event; returns at once. `soon` False lets it wait for the next one: nobody is waiting for it."""
         if self._error is not None:
             return
         self._waiting.append((name, data))
         if len(self._waiting) > BACKLOG:
             self._fail(RedisUnavailable("Redis has been away for too long to keep the run's events"))
-        elif self._task is None or self._task.done():
+        elif soon and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._write())
 
     async def flush(self) -> None:
         """Wait until all that was put is written. Raises what writing ended with."""
+        if self._waiting and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._write())
         self._hurry.set()
         while self._task is not None and not self._task.done():
             await asyncio.shield(self._task)
         self._hurry.clear()
         if self._error is not None:
             raise self._error
+
+    async def finish(self) -> list[tuple[str, bytes]]:
+        """The events that are not yet on their way, for the script that ends the run. Raises as `flush`."""
+        self._finishing = True
+        if len(self._waiting) > _BATCH:
+            await self.flush()
+        self._hurry.set()
+        while self._task is not None and not self._task.done():
+            await asyncio.shield(self._task)
+        if self._error is not None:
+            raise self._error
+        rest = list(self._waiting)
+        self._waiting.clear()
+        return rest
 
     def close(self) -> None:
         """Give up what is not yet written: the attempt is over."""
@@ -120,7 +137,7 @@ class EventWriter:
                     self._redis,
                     epochs=self._keys.epochs,
                     fence=self._claim.fence,
-                    keys=[self._keys.events(self._claim.run_id), self._keys.doorbell],
+                    keys=[self._keys.events(self._claim.run_id), self._keys.grown(self._claim.run_id)],
                     args=[
                         self._most,
                         self._claim.attempt,
@@ -139,6 +156,8 @@ class EventWriter:
             self._written += len(group)
             for _ in group:
                 self._waiting.popleft()
+            if self._finishing and len(self._waiting) <= _BATCH:
+                return
             if not self._hurry.is_set():
                 await self._gather()
 

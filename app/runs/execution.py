@@ -19,7 +19,7 @@ from langgraph.store.base import BaseStore
 
 from app.infra import telemetry
 from app.infra.context import EffectJournal, RunContext
-from app.infra.errors import StaleEpoch
+from app.infra.errors import SlipwayError, StaleEpoch
 from app.infra.keys import Keys
 from app.infra.settings import Settings
 from app.memory.checkpoints import RedisSaver
@@ -27,6 +27,10 @@ from app.models.prices import cost
 from app.runs.encoding import event_data
 from app.runs.events import EventWriter
 from app.runs.model import Claim, Run, Status
+
+
+class RunTimedOut(SlipwayError):
+    """An attempt took longer than a run may: trying again would take as long."""
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -199,6 +203,12 @@ def _last_answer(values: Any) -> BaseMessage | None:
 
 
 async def bounded(execution: Execution, events: EventWriter, seconds: float) -> Outcome:
-    """`perform` within a time; raises `TimeoutError` after it."""
-    async with asyncio.timeout(seconds):
-        return await execution.perform(events)
+    """`perform` within a time; raises `RunTimedOut` after it."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await execution.perform(events)
+    except TimeoutError as error:
+        if limit.expired():
+            raise RunTimedOut(f"the attempt took longer than {seconds:g} s", fix="raise RUN_TIMEOUT_SECONDS") from error
+        raise  # something in the graph timed out, which may go well another time

@@ -5,7 +5,7 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- k: queue, epochs, states, attempts, wake, run, events, thread, thread_runs, waiting, doorbell
+-- k: queue, epochs, states, attempts, wake, run, events, thread, thread_runs, waiting; channels ended, grown
 local function finish(k, run, epoch, status, result, run_ttl, event_ttl, thread_ttl)
   local now = now_ms()
   redis.call('ZREM', k.queue, run)
@@ -32,11 +32,12 @@ local function finish(k, run, epoch, status, result, run_ttl, event_ttl, thread_
     end
   end
   redis.call('HSET', k.thread, 'updated_ms', string.format('%.0f', now))
-  redis.call('PUBLISH', k.doorbell, run)
+  redis.call('PUBLISH', k.ended, run)
+  redis.call('PUBLISH', k.grown, run)
 end
 
 local function finish_keys(first)
   return {queue = KEYS[first], epochs = KEYS[first + 1], states = KEYS[first + 2], attempts = KEYS[first + 3],
           wake = KEYS[first + 4], run = KEYS[first + 5], events = KEYS[first + 6], thread = KEYS[first + 7],
-          thread_runs = KEYS[first + 8], waiting = KEYS[first + 9], doorbell = KEYS[first + 10]}
+          thread_runs = KEYS[first + 8], waiting = KEYS[first + 9], ended = KEYS[first + 10], grown = KEYS[first + 11]}
 end

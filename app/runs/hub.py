@@ -1,9 +1,10 @@
 """Tails of event streams for one api process: one reader for all runs that somebody here follows.
 
-Scripts that grow a stream publish its run id on one channel (the doorbell). The hub reads all streams that rang
-with one XREAD and shares the entries among the followers of each run; a follower that is behind what the hub
-holds reads the stream itself. So a slow client holds neither a connection nor memory of its own, and silent runs
-cost nothing. After an outage of Redis every followed stream is read again: nothing is missed.
+Scripts that grow a stream publish on the run's channel, which the hub hears only while somebody follows the run, and
+those that end a run on one channel for all. The hub reads all streams that rang with one XREAD and shares the entries
+among the followers of each run; a follower that is behind what the hub holds reads the stream itself. So a slow
+client holds neither a connection nor memory of its own, and silent runs cost nothing. Publishing promises no
+delivery: after each (re)connection everything that is followed or awaited is read again, so nothing is missed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import redis.exceptions
@@ -61,6 +62,9 @@ class EventHub:
     def __init__(self, client: Any, keys: Keys) -> None:
         self._redis, self._keys = client, keys
         self._feeds: dict[RunId, _Feed] = {}
+        self._ends: dict[RunId, set[asyncio.Event]] = {}
+        self._bell: Any = None
+        """The subscribed connection, while there is one."""
         self._rang: set[RunId] = set()
         self._ring = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,26 +78,49 @@ class EventHub:
         self._leaving = True
         for feed in self._feeds.values():
             feed.grown.set()
+        self._ring_ends()
+
+    @property
+    def leaving(self) -> bool:
+        return self._leaving
+
+    @contextlib.contextmanager
+    def end_of(self, run_id: RunId) -> Iterator[asyncio.Event]:
+        """An event that is set when the run may have ended: look, and clear it before looking again.
+
+        It is set without cause after an outage, and when the process leaves. Opened before a run is accepted, it
+        misses nothing; opened later, look first.
+        """
+        end = asyncio.Event()
+        self._ends.setdefault(run_id, set()).add(end)
+        try:
+            yield end
+        finally:
+            waiting = self._ends[run_id]
+            waiting.discard(end)
+            if not waiting:
+                del self._ends[run_id]
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def follow(self, run_id: RunId, after: str = START) -> AsyncIterator[Event]:
+    async def follow(self, run_id: RunId, after: str = START, *, fresh: bool = False) -> AsyncIterator[Event]:
         """The run's events after the id `after`, as they come, up to and including `end`.
 
-        A `gap` comes first when events after `after` are no longer kept. Waits for as long as the run takes, over
-        outages of Redis too; the caller bounds it, and `leave` ends it early. A run without any stream gives
-        nothing: check its record first.
+        A `gap` comes first when events after `after` are no longer kept; `fresh` says that the run was accepted just
+        now, so that none can be missing. Waits for as long as the run takes, over outages of Redis too; the caller
+        bounds it, and `leave` ends it early. A run without any stream gives nothing: check its record first.
         """
-        if await self._is_cut(run_id, after):
+        if not fresh and await self._is_cut(run_id, after):
             yield Event(after, "gap", b'{"after":"%s"}' % after.encode())
         feed = self._feeds.get(run_id)
         if feed is None:
             feed = self._feeds[run_id] = _Feed(after)
         feed.followers += 1
         try:
+            await self._hear(run_id)
             self._wake(run_id)
             at = position(after)
             while not self._leaving:
@@ -116,6 +143,7 @@ class EventHub:
             feed.followers -= 1
             if feed.followers == 0 and self._feeds.get(run_id) is feed:
                 del self._feeds[run_id]
+                await self._hear_no_more(run_id)
 
     async def _is_cut(self, run_id: RunId, after: str) -> bool:
         """Whether entries right after `after` may be gone: the stream begins later than it should."""
@@ -143,21 +171,42 @@ class EventHub:
         self._rang.add(run_id)
         self._ring.set()
 
+    async def _hear(self, run_id: RunId) -> None:
+        """Subscribe to a run. Without a connection now, the next one subscribes to everything that is followed."""
+        if self._bell is not None:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                await self._bell.subscribe(self._keys.grown(run_id))
+
+    async def _hear_no_more(self, run_id: RunId) -> None:
+        if self._bell is not None:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                await self._bell.unsubscribe(self._keys.grown(run_id))
+            if run_id in self._feeds:  # somebody came while we left
+                await self._hear(run_id)
+
+    def _ring_ends(self) -> None:
+        for waiting in self._ends.values():
+            for end in waiting:
+                end.set()
+
     async def _listen(self) -> None:
-        """Hear the doorbell; after each subscription, the client's own silent ones too, read all that is followed."""
         pause = _RECONNECT_SECONDS[0]
         while True:
             try:
                 async with self._redis.pubsub() as bell:
-                    await bell.subscribe(self._keys.doorbell)
-                    await self._hear(bell)
+                    await bell.subscribe(self._keys.ended, *[self._keys.grown(run_id) for run_id in self._feeds])
+                    self._bell = bell
+                    pause = _RECONNECT_SECONDS[0]
+                    await self._hear_all(bell)
             except (redis.exceptions.RedisError, OSError) as error:
                 _log.warning("doorbell lost", error=type(error).__name__)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RECONNECT_SECONDS[1])
+            finally:
+                self._bell = None
 
-    async def _hear(self, bell: Any) -> None:
-        unanswered = 0
+    async def _hear_all(self, bell: Any) -> None:
+        ended, unanswered = self._keys.ended.encode(), 0
         while True:
             message = await bell.get_message(timeout=_SILENCE_SECONDS)
             if message is None:
@@ -169,11 +218,21 @@ class EventHub:
             unanswered = 0
             if message["type"] == "message":
                 run_id = RunId(message["data"].decode())
-                if run_id in self._feeds:
+                if message["channel"] == ended:
+                    for end in self._ends.get(run_id, ()):
+                        end.set()
+                elif run_id in self._feeds:
                     self._wake(run_id)
             elif message["type"] == "subscribe":
-                for run_id in self._feeds:
-                    self._wake(run_id)
+                # Also after a reconnection that the client made by itself: what happened meanwhile rang nowhere.
+                if message["channel"] == ended:
+                    self._ring_ends()
+                    for run_id in self._feeds:
+                        self._wake(run_id)
+                else:
+                    run_id = RunId(message["channel"].decode().rpartition(":")[2])
+                    if run_id in self._feeds:
+                        self._wake(run_id)
 
     async def _read(self) -> None:
         while True:

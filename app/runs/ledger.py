@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import orjson
 import redis.exceptions
 
-from app.infra.errors import IdempotencyMismatch, RunNotFound, ThreadNotFound
+from app.infra.errors import IdempotencyMismatch, RunNotFound, StaleEpoch, ThreadNotFound
 from app.infra.fence import FencedLua, stale
 from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
 from app.infra.keys import Keys
@@ -128,6 +129,20 @@ class RunLedger:
             raise RunNotFound(run_id)
         return Run.of(record, state=state, attempt=attempt)
 
+    async def claimed(self, claim: Claim) -> Run:
+        """The record of a run just claimed. Raises `StaleEpoch` when it is not there: somebody has ended it."""
+        with outages():
+            record = await self._redis.hgetall(self._keys.run(claim.run_id))
+        if not record:
+            raise StaleEpoch(claim.run_id, claim.epoch, None)
+        return Run.of(record, state=b"running", attempt=str(claim.attempt).encode())
+
+    async def result(self, run_id: RunId) -> dict[str, Any] | None:
+        """What an ended run came to; None while it has not ended."""
+        with outages():
+            found = await self._redis.hget(self._keys.run(run_id), "result")
+        return None if found is None else dict(orjson.loads(found))
+
     async def thread(self, thread_id: ThreadId, tenant: TenantId) -> Thread:
         """What is known of a tenant's thread. Raises `ThreadNotFound`."""
         thread, _, _ = await self._thread_and_releases(thread_id)
@@ -160,8 +175,18 @@ class RunLedger:
             None if pause == b"-1" else timedelta(milliseconds=int(pause)),
         )
 
-    async def complete(self, claim: Claim, run: Run, status: Status, result: dict[str, Any]) -> None:
-        """End a run, once. Raises `StaleEpoch` when a newer worker owns it or it was ended by another."""
+    async def complete(
+        self,
+        claim: Claim,
+        run: Run,
+        status: Status,
+        result: dict[str, Any],
+        events: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """End a run, once, after its last `events` (name, JSON).
+
+        Raises `StaleEpoch` when a newer worker owns it or it was ended by another.
+        """
         settings = self._settings
         try:
             await _COMPLETE(
@@ -175,6 +200,8 @@ class RunLedger:
                     settings.run_retention_seconds,
                     settings.event_retention_seconds,
                     settings.thread_retention_seconds,
+                    claim.attempt,
+                    *[part for event in events for part in event],
                 ],
             )
         except redis.exceptions.ResponseError as error:
@@ -249,7 +276,7 @@ class RunLedger:
         )
 
     def _finish_keys(self, run_id: RunId, thread_id: ThreadId, release: Release) -> list[str]:
-        """The eleven keys of `finish.lua`, which `accept.lua` takes too."""
+        """The twelve keys of `finish.lua`, which `accept.lua` takes too."""
         keys = self._keys
         return [
             keys.queue(release),
@@ -262,5 +289,6 @@ class RunLedger:
             keys.thread(thread_id),
             keys.thread_runs(thread_id),
             keys.thread_waiting(thread_id),
-            keys.doorbell,
+            keys.ended,
+            keys.grown(run_id),
         ]

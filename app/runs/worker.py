@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,9 +29,9 @@ from app.infra.redis import connect, outages
 from app.infra.retries import backoff, is_transient
 from app.runs.encoding import encode, plain
 from app.runs.events import EventWriter
-from app.runs.execution import Execution, Outcome, Services, bounded, identity
+from app.runs.execution import Execution, Outcome, RunTimedOut, Services, bounded, identity
 from app.runs.heartbeat import Heartbeat
-from app.runs.ledger import RunLedger
+from app.runs.ledger import Claims, RunLedger
 from app.runs.model import Claim, Run, Status
 
 _log = get_logger(__name__)
@@ -107,14 +107,24 @@ class Worker:
                 self._freed.clear()
                 await self._freed.wait()
             try:
-                claims = await self._ledger.claim(self.id, slots - len(self._held))
+                asked = slots - len(self._held)
+                claims = await self._claim(asked)
                 for claim in claims.runs:
                     self._begin(claim)
-                if not claims.runs:
+                if len(claims.runs) < asked:  # nothing more is due, the reply said until when
                     await self._sleep(claims.next_due)
             except RedisUnavailable:
                 _log.warning("Redis does not answer", fix="the worker tries again by itself")
                 await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _claim(self, most: int) -> Claims:
+        request = asyncio.ensure_future(self._ledger.claim(self.id, most))
+        try:
+            return await asyncio.shield(request)
+        except asyncio.CancelledError:  # stopping: what was claimed at this very moment goes back
+            for claim in (await request).runs:
+                await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
+            raise
 
     async def _sleep(self, next_due: timedelta | None) -> None:
         """Until woken by a new run, or until the next run is due."""
@@ -153,7 +163,7 @@ class Worker:
         held = self._held[claim.run_id]
         started = time.monotonic()
         try:
-            run = await self._ledger.get(claim.run_id)
+            run = await self._ledger.claimed(claim)
             with structlog.contextvars.bound_contextvars(
                 run_id=run.run_id, thread_id=run.thread_id, tenant=run.tenant, request_id=run.request_id
             ):
@@ -177,17 +187,11 @@ class Worker:
             await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
 
     async def _execute(self, run: Run, held: _Held) -> None:
-        outcome = await self._outcome(run, held)
-        if outcome is not None:
-            await self._complete(run, held.claim, outcome)
-
-    async def _outcome(self, run: Run, held: _Held) -> Outcome | None:
-        """What the attempt came to; None when the run was given back. Raises what says that it is no longer ours."""
         claim = held.claim
         if claim.cancelling:
-            return Outcome(Status.CANCELLED, identity(run))
+            return await self._complete(run, claim, Outcome(Status.CANCELLED, identity(run)))
         if claim.attempt > self._settings.runs.run_max_attempts:
-            return _failed(run, "attempts_exhausted")
+            return await self._complete(run, claim, _failed(run, "attempts_exhausted"))
         events = EventWriter(
             self._services.redis,
             self._keys,
@@ -195,14 +199,21 @@ class Worker:
             most=self._settings.runs.event_max_entries,
             failed=lambda _: self._end(held, "stale"),
         )
-        events.put("attempt", encode({"attempt": claim.attempt}))
+        events.put("attempt", encode({"attempt": claim.attempt}), soon=False)
+        outcome = await self._outcome(run, held, events)
+        if outcome is None:
+            return None
+        # The last events go with the end of the run, in one script.
+        return await self._complete(run, claim, outcome, await events.finish())
+
+    async def _outcome(self, run: Run, held: _Held, events: EventWriter) -> Outcome | None:
+        """What the attempt came to; None when the run was given back. Raises what says that it is no longer ours."""
+        claim = held.claim
         try:
             held.execution = Execution(
                 run, claim, self._graphs(run.graph), self._services, on_stale=lambda _: self._end(held, "stale")
             )
-            outcome = await bounded(held.execution, events, self._settings.runs.run_timeout_seconds)
-            await events.flush()
-            return outcome
+            return await bounded(held.execution, events, self._settings.runs.run_timeout_seconds)
         except asyncio.CancelledError:
             events.close()
             task = asyncio.current_task()
@@ -241,7 +252,6 @@ class Worker:
         if stale_error is not None:
             events.close()
             raise stale_error
-        await events.flush()
         last = claim.attempt >= self._settings.runs.run_max_attempts
         if isinstance(error, KeyError) and run.graph in error.args:
             return _failed(run, "graph_unknown")
@@ -250,18 +260,21 @@ class Worker:
             _log.warning(
                 "attempt failed, trying again", exc_info=error, attempt=claim.attempt, pause=pause.total_seconds()
             )
+            await events.flush()
             await self._give_back(claim, pause=pause, used=claim.attempt)
             return None
         _log.error("run failed", exc_info=error, attempt=claim.attempt)
-        if isinstance(error, TimeoutError):
+        if isinstance(error, RunTimedOut):
             return Outcome(Status.TIMEOUT, {**identity(run), "error": {"kind": "run_timeout"}})
         return _failed(run, "dependency_unavailable" if is_transient(error) else "internal")
 
-    async def _complete(self, run: Run, claim: Claim, outcome: Outcome) -> None:
+    async def _complete(
+        self, run: Run, claim: Claim, outcome: Outcome, events: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         result = plain(outcome.result)
         while True:
             try:
-                await self._ledger.complete(claim, run, outcome.status, result)
+                await self._ledger.complete(claim, run, outcome.status, result, events)
                 break
             except RedisUnavailable:  # the work is done: keep trying while the run is ours, the script runs once
                 await asyncio.sleep(_RECONNECT_SECONDS)

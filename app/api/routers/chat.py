@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import orjson
 from fastapi import APIRouter, Response
 
 from app.api.dependencies import CallerDep, IdempotencyKey, Parts
 from app.api.problems import problems
-from app.api.start import ChatRequest, refuse_failed, result_of, start
+from app.api.start import ChatRequest, answer, refuse_failed, start
 from app.api.views import Answer, RunView
 
 router = APIRouter(tags=["chat"])
@@ -27,10 +28,7 @@ async def chat(asked: ChatRequest, api: Parts, caller: CallerDep, idempotency_ke
 
     The run goes on when the connection ends. After CHAT_TIMEOUT_SECONDS the answer is 202 with the run to read.
     """
-    import orjson
-
-    run_id = await start(api, caller, asked, idempotency_key)
-    result = await result_of(api, run_id)
+    run_id, result = await answer(api, caller, asked, idempotency_key)
     if result is None:
         return _accepted(RunView.of(await api.ledger.get(run_id)))
     refuse_failed(result)
@@ -42,8 +40,8 @@ async def chat_async(
     asked: ChatRequest, api: Parts, caller: CallerDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Say something to the agent; answers as soon as the run is written down. Read it at /runs/{run_id}."""
-    run_id = await start(api, caller, asked, idempotency_key)
-    return _accepted(RunView.of(await api.ledger.get(run_id)))
+    accepted = await start(api, caller, asked, idempotency_key)
+    return _accepted(RunView.of(await api.ledger.get(accepted.run_id)))
 
 
 def _accepted(view: RunView) -> Response:

@@ -22,8 +22,8 @@ async def start_stream(
     Cut off? Follow /runs/{run_id}/stream with `Last-Event-ID`; X-Run-Id and the `metadata` event name the run.
     Sending this request again starts another run unless it bears the same Idempotency-Key.
     """
-    run_id = await start(api, caller, asked, idempotency_key)
-    return stream(api, await api.ledger.get(run_id), after)
+    accepted = await start(api, caller, asked, idempotency_key)
+    return stream(api, await api.ledger.get(accepted.run_id), after, fresh=accepted.created)
 
 
 @router.get("/runs/{run_id}/stream", response_class=EventSourceResponse, responses=problems(400, 401, 404, 503))
