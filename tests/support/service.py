@@ -138,7 +138,7 @@ class Service:
         for worker in self.workers:
             worker.wait_for("worker ready")
 
-    def keys(self) -> set[bytes]:
+    def stored_keys(self) -> set[bytes]:
         """Every key in Redis."""
         return {key for key in self.redis.keys("*") if isinstance(key, bytes)}
 
