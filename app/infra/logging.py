@@ -57,6 +57,16 @@ def configure(service: ServiceSettings) -> None:
     structlog.contextvars.bind_contextvars(release=service.release)
 
 
+def lifecycle() -> logging.Logger:
+    """For the lines that a process begins and ends with: logged whatever LOG_LEVEL says, for its starter waits for them.
+
+    A logger of the standard library; fields go into `extra`.
+    """
+    found = logging.getLogger("slipway.lifecycle")
+    found.setLevel(logging.INFO)
+    return found
+
+
 def get_logger(name: str) -> Any:
     """A logger whose lines name their module."""
     return structlog.get_logger(module=name)

@@ -12,7 +12,7 @@ import uvloop
 
 from app.infra.health import TOUCH_SECONDS, worker_file
 from app.infra.keys import Keys
-from app.infra.logging import get_logger
+from app.infra.logging import lifecycle
 from app.infra.redis import connect
 from app.infra.settings import Settings
 from app.memory.embeddings import open_embeddings
@@ -24,7 +24,7 @@ from app.runs.ledger import RunLedger
 from app.runs.worker import Worker
 from app.workflows.registry import GraphRegistry
 
-_log = get_logger(__name__)
+_log = lifecycle()
 
 
 def work(settings: Settings) -> None:
@@ -60,7 +60,7 @@ async def _work(settings: Settings, graphs: GraphRegistry) -> None:
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, worker.stop)
         alive = asyncio.create_task(_stay_visibly_alive(worker_file(settings.service)))
-        _log.info("worker ready", slots=settings.runs.worker_slots, graphs=graphs.names)
+        _log.info("worker ready", extra={"slots": settings.runs.worker_slots, "graphs": graphs.names})
         await worker.run()
         alive.cancel()
         _log.info("worker stopped")
