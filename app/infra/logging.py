@@ -58,7 +58,7 @@ def configure(service: ServiceSettings) -> None:
 
 
 def lifecycle() -> logging.Logger:
-    """For the lines that a process begins and ends with: logged whatever LOG_LEVEL says, for its starter waits for them.
+    """For the lines that a process begins and ends with: logged whatever LOG_LEVEL says, for its starter waits for it.
 
     A logger of the standard library; fields go into `extra`.
     """
