@@ -50,6 +50,8 @@ DONE = {"create": "created", "update": "updated", "replace": "replaced", "delete
 """Pulumi's kinds of step that change something, in words; others ("same", "read") do not."""
 VERIFY_SECONDS = 180.0
 """For one answer: the bundled model is slow on a busy machine."""
+_PASSING = ("evaluate", "pulumi")
+"""Verbs whose further words belong to another program."""
 _RESERVED = {"pulumi", "passphrase"}
 
 
@@ -365,15 +367,22 @@ def pulumi(stack: Stack, arguments: Sequence[str]) -> None:
     os.execvpe("pulumi", ["pulumi", *words], environment)
 
 
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Our own arguments, and what goes on to the program behind the verb, its options too."""
+    for place, word in enumerate(arguments):
+        if word in _PASSING:
+            return arguments[: place + 1], arguments[place + 1 :]
+    return arguments, []
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stack", description="Drives Pulumi for one stack.")
     parser.add_argument("--stack", default="dev")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("up", "down", "outputs", "preview", "refresh", "verify"):
+    for verb in ("up", "down", "outputs", "preview", "refresh", "verify", *_PASSING):
         verbs.add_parser(verb)
-    for verb in ("evaluate", "pulumi"):
-        verbs.add_parser(verb, add_help=False).add_argument("arguments", nargs=argparse.REMAINDER)
-    chosen = parser.parse_args(arguments)
+    own, passed = split(arguments)
+    chosen = parser.parse_args(own)
     try:
         stack = Stack(chosen.stack)
         if chosen.verb == "up":
@@ -390,9 +399,9 @@ def main(arguments: list[str]) -> int:
         elif chosen.verb == "verify":
             verify(stack)
         elif chosen.verb == "evaluate":
-            evaluate(stack, chosen.arguments)
+            evaluate(stack, passed)
         else:
-            pulumi(stack, chosen.arguments)
+            pulumi(stack, passed)
     except Failure as failure:
         print(failure.report(), file=sys.stderr)
         return 1

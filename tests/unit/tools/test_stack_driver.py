@@ -16,7 +16,7 @@ import yaml
 
 from tools import stack as driver
 from tools.provision.console import Failure
-from tools.stack import Stack
+from tools.stack import Stack, split
 
 OUTPUTS: dict[str, Any] = {
     "serviceUrl": "http://127.0.0.1:9",
@@ -256,3 +256,18 @@ def test_data_that_the_platform_kept_stays(repository: Path, pulumi: Path) -> No
     driver.down(Stack("dev", repository))
     assert [path.name for path in data.parent.iterdir()] == ["data"]
     assert (data / "runs.aof").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "passed"),
+    [
+        (["--stack", "dev", "up"], ["--stack", "dev", "up"], []),
+        (["evaluate", "--only", "memory"], ["evaluate"], ["--only", "memory"]),
+        (["--stack", "prod", "pulumi", "stack", "ls"], ["--stack", "prod", "pulumi"], ["stack", "ls"]),
+    ],
+)
+def test_words_after_a_passing_verb_are_left_to_its_program(
+    given: list[str], own: list[str], passed: list[str]
+) -> None:
+    """`make evaluate ARGS="--only memory"` begins with an option that is not ours."""
+    assert split(given) == (own, passed)
