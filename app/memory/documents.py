@@ -188,6 +188,8 @@ class _Vectors:
         if idle and time.monotonic() >= self._due:
             self._due = time.monotonic() + _RECHECK_SECONDS
             self._indexing = asyncio.create_task(self._index(dict(current)), name="index documents")
+            # The next search raises what went wrong; asyncio must not report it too when the process ends before.
+            self._indexing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _index(self, current: dict[str, Passage]) -> None:
         from qdrant_client import models

@@ -60,6 +60,7 @@ async def _work(settings: Settings, graphs: GraphRegistry) -> None:
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, worker.stop)
         alive = asyncio.create_task(_stay_visibly_alive(worker_file(settings.service)))
+        await stack.enter_async_context(graphs.opened())
         _log.info("worker ready", extra={"slots": settings.runs.worker_slots, "graphs": graphs.names})
         await worker.run()
         alive.cancel()

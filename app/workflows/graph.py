@@ -22,6 +22,8 @@ context, which may be absent.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from functools import cache
 from typing import Any
 
@@ -52,7 +54,23 @@ def make_graph() -> Agent:
 @cache
 def _agent() -> Agent:
     """Made once: a managed deployment calls the factory for every run."""
-    return build_graph(services_of(settings())).compile(name="agent")
+    return build_graph(_services()).compile(name="agent")
+
+
+@contextlib.asynccontextmanager
+async def graph_lifespan() -> AsyncIterator[None]:
+    """Held open by a worker, see `app.workflows.registry`: the documents are indexed before the first question."""
+    tools = _services().tools
+    try:
+        await tools.warm()
+        yield
+    finally:
+        await tools.close()
+
+
+@cache
+def _services() -> AgentServices:
+    return services_of(settings())
 
 
 def build_graph(services: AgentServices) -> StateGraph[AgentState, RunContext, Any, Any]:

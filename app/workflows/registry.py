@@ -5,17 +5,21 @@
 An entry is `<file or module>:<name>`, or `{"path": …}` with it. The name is a compiled graph, a `StateGraph` (compiled
 here), or a factory, sync or async, with no parameter or one (the config). A file is imported by its path, and the
 folder of `langgraph.json` is on the import path, as LangGraph's own server does.
+
+A module with entries may have an async context manager `graph_lifespan`, without parameters: the worker enters it
+when it starts, on the event loop that runs the graphs, and leaves it when its last run has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -29,13 +33,16 @@ from app.infra.errors import ConfigurationError
 from app.workflows.names import graph_entries, wrong_entry
 
 Graph = Pregel[Any, Any, Any, Any]
+Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[None]]
+
+_LIFESPAN = "graph_lifespan"
 
 
 class GraphRegistry:
-    """Compiled graphs by name."""
+    """Compiled graphs by name, and what their modules want opened while they are used."""
 
-    def __init__(self, graphs: Mapping[str, Graph]) -> None:
-        self._graphs = dict(graphs)
+    def __init__(self, graphs: Mapping[str, Graph], lifespans: Mapping[str, Lifespan] | None = None) -> None:
+        self._graphs, self._lifespans = dict(graphs), dict(lifespans or {})
 
     @classmethod
     def load(cls, path: Path) -> GraphRegistry:
@@ -49,7 +56,25 @@ class GraphRegistry:
         root = str(path.resolve().parent)
         if root not in sys.path:
             sys.path.insert(0, root)
-        return cls({name: _graph(path, name, target) for name, target in entries.items()})
+        graphs: dict[str, Graph] = {}
+        lifespans: dict[str, Lifespan] = {}
+        for name, target in entries.items():
+            module, graphs[name] = _graph(path, name, target)
+            lifespan = getattr(module, _LIFESPAN, None)
+            if lifespan is not None:
+                lifespans[module.__name__] = lifespan  # once, however many graphs the module has
+        return cls(graphs, lifespans)
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Inside, the graphs may be run. Raises `ConfigurationError` for a module whose lifespan does not begin."""
+        async with contextlib.AsyncExitStack() as stack:
+            for module, lifespan in self._lifespans.items():
+                try:
+                    await stack.enter_async_context(lifespan())
+                except Exception as error:  # foreign code, as in `_graph`
+                    raise ConfigurationError(f"{module}.{_LIFESPAN} failed: {type(error).__name__}: {error}") from error
+            yield
 
     @property
     def names(self) -> list[str]:
@@ -64,7 +89,7 @@ class GraphRegistry:
         return name in self._graphs
 
 
-def _graph(path: Path, name: str, target: str) -> Graph:
+def _graph(path: Path, name: str, target: str) -> tuple[ModuleType, Graph]:
     place, _, attribute = target.rpartition(":")
     try:
         module = _import(path, place)
@@ -84,7 +109,7 @@ def _graph(path: Path, name: str, target: str) -> Graph:
             raise wrong_entry(path, name, f"the graph does not compile: {error}") from error
     if not isinstance(found, Pregel):
         raise wrong_entry(path, name, f"{target} gives a {type(found).__name__}, not a graph")
-    return found
+    return module, found
 
 
 def _call(path: Path, name: str, target: str, factory: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
+from app.tools.registry import ToolRegistry
+from app.workflows import graph as graph_module
 from app.workflows.graph import Agent, build_graph
 from tests.unit.workflows.conftest import Desk
 
@@ -266,3 +269,22 @@ async def test_a_prompt_says_where_its_answer_ends(desk: MakeDesk) -> None:
     made = desk(GOOD, small=True, plans=False)
     await ask(agent(made), "How long is a lease?")
     assert made.models.model.stops == [["Question:"]]
+
+
+async def test_a_worker_warms_the_tools_and_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first question must not pay for indexing; what the tools have open closes with the worker, also in trouble."""
+    steps: list[str] = []
+
+    async def warm() -> None:
+        steps.append("warm")
+
+    async def close() -> None:
+        steps.append("close")
+
+    services = SimpleNamespace(tools=ToolRegistry(warming=[warm], closing=[close]))
+    monkeypatch.setattr(graph_module, "_services", lambda: services)
+    with pytest.raises(KeyError):
+        async with graph_module.graph_lifespan():
+            assert steps == ["warm"]
+            raise KeyError
+    assert steps == ["warm", "close"]

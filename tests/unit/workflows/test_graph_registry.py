@@ -118,6 +118,50 @@ def test_a_wrong_entry_stops_the_start_by_its_name(config: Path, target: Any, sa
         GraphRegistry.load(write(config, mine=target))
 
 
+LIFESPAN = """
+import contextlib
+from pathlib import Path
+
+steps = []
+
+@contextlib.asynccontextmanager
+async def graph_lifespan():
+    steps.append("begun")
+    yield
+    steps.append("ended")
+
+async def tell(state):
+    return {"text": " ".join(steps)}
+
+def teller():
+    graph = StateGraph(State)
+    graph.add_node("tell", tell)
+    graph.add_edge(START, "tell")
+    graph.add_edge("tell", END)
+    return graph
+"""
+
+
+async def test_a_modules_lifespan_is_entered_once_and_left(config: Path) -> None:
+    """What its graphs hold open is opened on the loop that runs them, once however many they are, and given back."""
+    (config.parent / "mine" / "graphs.py").write_text(GRAPHS + LIFESPAN)
+    registry = GraphRegistry.load(write(config, a="./mine/graphs.py:teller", b="./mine/graphs.py:factory"))
+    steps = registry.get("a")
+    assert await steps.ainvoke({"text": ""}) == {"text": ""}
+    async with registry.opened():
+        assert await steps.ainvoke({"text": ""}) == {"text": "begun"}
+    assert await steps.ainvoke({"text": ""}) == {"text": "begun ended"}
+
+
+async def test_a_lifespan_that_does_not_begin_stops_the_start(config: Path) -> None:
+    """By the name of its module: it is the user's code that is to be mended."""
+    (config.parent / "mine" / "graphs.py").write_text(GRAPHS + LIFESPAN.replace('steps.append("begun")', "1 / 0"))
+    registry = GraphRegistry.load(write(config, mine="./mine/graphs.py:compiled"))
+    with pytest.raises(ConfigurationError, match="graph_lifespan failed: ZeroDivisionError"):
+        async with registry.opened():
+            pass
+
+
 def test_a_file_that_does_not_import_is_forgotten(config: Path) -> None:
     """A half-imported module must not be taken for a whole one the next time."""
     path = config.parent / "mine" / "graphs.py"
