@@ -96,7 +96,9 @@ class RunSettings(Group):
         "async", description="`sync` waits for each checkpoint before the next step; `async` writes it meanwhile."
     )
     max_iterations: int = Field(50, ge=1, description="Steps of the graph per run; then it ends with what it has.")
-    max_tokens_per_task: int = Field(100_000, ge=1, description="Tokens that one run may use, over all its calls.")
+    max_tokens_per_task: int = Field(
+        100_000, ge=1, description="Tokens for one run, over all its calls; checked, not yet enforced."
+    )
 
 
 class ModelSettings(Group):
@@ -138,7 +140,10 @@ class ToolSettings(Group):
     database_timeout_seconds: float = Field(5, gt=0, description="Longest that one query may run.")
     database_max_rows: int = Field(100, ge=1, le=10_000, description="Rows that one query returns at most.")
     http_allowed_hosts: tuple[str, ...] = Field(
-        (), description="Hosts that the API client may call, as a JSON list.", examples=['["api.example.com"]']
+        (),
+        description="Hosts that the API client may call, as a JSON list: `host` must have public addresses only, "
+        "`host:port` may lie inside the own network.",
+        examples=['["api.example.com"]', '["intranet:8080"]'],
     )
     http_timeout_seconds: float = Field(
         10, gt=0, description="Longest that one HTTP call may take, redirects included."
@@ -156,14 +161,14 @@ class ToolSettings(Group):
 
 
 class LimitSettings(Group):
-    """Limits per caller."""
+    """Limits per caller: read and checked, not yet enforced."""
 
     rate_limit_calls: int = Field(100, ge=1, description="Calls per window and caller.")
     rate_limit_window_seconds: int = Field(60, ge=1, description="Length of that window.")
 
 
 class TelemetrySettings(Group):
-    """Where traces and metrics go. The exporters read the standard OTEL_* variables themselves."""
+    """Where traces and metrics go. The exporters read the other standard OTEL_* variables from the environment."""
 
     otel_exporter_otlp_endpoint: str | None = Field(
         None, description="OTLP collector; without one nothing is exported.", examples=["http://127.0.0.1:4318"]

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Status
 
-from app.infra.settings import Settings
+from app.infra.settings import Settings, TelemetrySettings
 
 tracer = trace.get_tracer("slipway")
 _meter = metrics.get_meter("slipway")
@@ -40,7 +40,11 @@ tool_duration = _meter.create_histogram("slipway.tool.duration", "s", "Of one to
 
 
 def configure(settings: Settings, *, process: str) -> None:
-    """Set up exporters for `process` (`api` or `worker`); does nothing where no endpoint is configured."""
+    """Set up exporters for `process` (`api` or `worker`), and LangSmith's variables; nothing where none is asked for.
+
+    To be called before LangChain is imported, which reads those variables once.
+    """
+    os.environ.update(_variables(settings.telemetry))
     if settings.telemetry.otel_exporter_otlp_endpoint is None or os.environ.get("OTEL_SDK_DISABLED") == "true":
         return
     # Imported here: the exporters cost 15 MB that a process without a collector need not carry.
@@ -65,6 +69,20 @@ def configure(settings: Settings, *, process: str) -> None:
 
         # Unchecked: it asks for the package `langchain`, but all that it touches is langchain-core and LangGraph.
         LangChainInstrumentor().instrument(skip_dep_check=True)  # type: ignore[no-untyped-call]
+
+
+def _variables(chosen: TelemetrySettings) -> dict[str, str]:
+    """What the libraries read from the environment alone, although it may stand in `.env` or in a mounted file."""
+    said: dict[str, str | None] = {"OTEL_EXPORTER_OTLP_ENDPOINT": chosen.otel_exporter_otlp_endpoint}
+    if chosen.langsmith_tracing:
+        key = chosen.langsmith_api_key
+        said |= {
+            "LANGSMITH_TRACING": "true",
+            "LANGSMITH_API_KEY": None if key is None else key.get_secret_value(),
+            "LANGSMITH_PROJECT": chosen.langsmith_project,
+            "LANGSMITH_ENDPOINT": chosen.langsmith_endpoint,
+        }
+    return {name: value for name, value in said.items() if value}
 
 
 class _WithoutErrorTexts(SpanExporter):
