@@ -8,7 +8,6 @@ SlipwayError                 everything we raise on purpose; carries the fix
 │   ├── RunNotFound
 │   └── ThreadNotFound
 ├── Conflict                 the thing is in a state that does not allow this (409)
-│   ├── RunEnded
 │   └── IdempotencyMismatch
 └── StaleEpoch               a newer worker owns the run: stop at once
 
@@ -63,12 +62,6 @@ class ThreadNotFound(NotFound):
 
 class Conflict(SlipwayError):
     """The thing exists but its state does not allow what was asked."""
-
-
-class RunEnded(Conflict):
-    def __init__(self, run_id: str, status: str) -> None:
-        super().__init__(f"run {run_id} has ended as {status}", fix="start a new run on the thread")
-        self.run_id, self.status = run_id, status
 
 
 class IdempotencyMismatch(Conflict):

@@ -39,14 +39,10 @@ class MemoryNotFound(NotFound):
 
 
 class Memories:
-    """Memories in a store. Without a store (no QDRANT_URL) every call raises `Unavailable`; see `available`."""
+    """Memories in a store. Without a store (no QDRANT_URL) every call raises `Unavailable`."""
 
     def __init__(self, store: BaseStore | None) -> None:
         self._store = store
-
-    @property
-    def available(self) -> bool:
-        return self._store is not None
 
     def _open(self) -> BaseStore:
         if self._store is None:

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.constants import TAG_NOSTREAM
 
 from app.infra.errors import SlipwayError
-from app.models.registry import ModelEntry, ModelRegistry, Provider, Role
+from app.models.registry import ModelEntry, ModelRegistry, Provider
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -77,11 +77,6 @@ class Clients:
             max_tokens=limit,
             **options,
         )
-
-
-def model_name(models: ChatModels, role: Role, prompt_model: str | None) -> str:
-    """The model to ask: what the prompt names, else who plays the role."""
-    return prompt_model or models.registry.roles[role]
 
 
 async def structured(

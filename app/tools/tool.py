@@ -105,8 +105,6 @@ class Tool(Generic[A]):
     idempotent: bool
     """Whether the same call may run twice: it only reads, or it writes the same thing again."""
     timeout_seconds: float = 30.0
-    lookup: Callable[[A, ToolCall], Awaitable[ToolResult | None]] | None = None
-    """For a tool that is not idempotent: what an earlier call under the same key did; None when it did nothing."""
     details: Callable[[], Awaitable[str]] | None = None
     """What a planner must know beside the description and is known only at run time, such as a database's tables."""
 
