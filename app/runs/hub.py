@@ -1,7 +1,7 @@
 """Tails of event streams for one api process: one reader for all runs that somebody here follows.
 
 Scripts that grow a stream publish on the run's channel, which the hub hears only while somebody follows the run, and
-those that end a run on one channel for all. The hub reads all streams that rang with one XREAD and shares the entries
+those that end a run on one channel for all. The hub reads all streams that grew with one XREAD and shares the entries
 among the followers of each run; a follower that is behind what the hub holds reads the stream itself. So a slow
 client holds neither a connection nor memory of its own, and silent runs cost nothing. Publishing promises no
 delivery: after each (re)connection everything that is followed or awaited is read again, so nothing is missed.
@@ -31,9 +31,9 @@ _PAGE = 500
 _SHARED = 512
 """Entries per run that followers share; who is further behind reads for himself."""
 _SILENCE_SECONDS = 10.0
-"""Silence after which the connection of the doorbell is tried with a PING."""
+"""Silence after which the subscribed connection is tried with a PING."""
 _RECONNECT_SECONDS = (0.05, 1.0)
-"""First and longest pause between attempts to hear the doorbell again."""
+"""First and longest pause between attempts to subscribe again."""
 
 
 class _Feed:
@@ -199,7 +199,7 @@ class EventHub:
                     pause = _RECONNECT_SECONDS[0]
                     await self._hear_all(bell)
             except (redis.exceptions.RedisError, OSError) as error:
-                _log.warning("doorbell lost", error=type(error).__name__)
+                _log.warning("subscription lost", error=type(error).__name__)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RECONNECT_SECONDS[1])
             finally:
@@ -211,7 +211,7 @@ class EventHub:
             message = await bell.get_message(timeout=_SILENCE_SECONDS)
             if message is None:
                 if unanswered == 2:
-                    raise redis.exceptions.ConnectionError("the doorbell's connection is dead")
+                    raise redis.exceptions.ConnectionError("the subscribed connection is dead")
                 unanswered += 1
                 await bell.ping()
                 continue

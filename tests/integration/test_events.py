@@ -125,7 +125,7 @@ async def test_a_batch_whose_reply_was_lost_is_not_written_again(ledger: RunLedg
 
 
 async def test_followers_miss_nothing_over_an_outage_of_redis(keys: Keys, run_settings: RunSettings) -> None:
-    """The doorbell is lost with the connection; what was written meanwhile is read when it is back."""
+    """The subscription is lost with the connection; what was written meanwhile is read when it is back."""
     with ValkeyServer(aof=True, fsync="always") as server:
         client = connect(server.url, timeout_seconds=0.5)
         ledger = RunLedger(client, keys, run_settings.model_copy(update={"lease_seconds": 30.0}), STABLE)
