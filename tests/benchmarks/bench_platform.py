@@ -106,12 +106,12 @@ def _memory(clone: Path) -> dict[str, float]:
     """Program → MiB of every process that the stack's supervisor started, and of the supervisor."""
     pid_file = next(clone.glob(".slipway/dev/**/supervisor*.pid"), None)
     root = int(pid_file.read_text()) if pid_file else _supervisor(clone)
-    found = {"supervisor": _pss(root)}
+    found = {"supervisor": pss(root)}
     children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
     for child in children:
         command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         name = _program(command)
-        found[name] = found.get(name, 0.0) + _pss(int(child))
+        found[name] = found.get(name, 0.0) + pss(int(child))
     return found
 
 
@@ -138,7 +138,8 @@ def _program(command: str) -> str:
     return command.split()[0].rsplit("/", 1)[-1]
 
 
-def _pss(pid: int) -> float:
+def pss(pid: int) -> float:
+    """Proportional set size of a process, in MiB."""
     line = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
     return int(line.split()[1]) / 1024
 

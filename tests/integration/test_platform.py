@@ -21,6 +21,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.benchmarks.bench_platform import pss
 from tests.integration.test_api import sse
 from tests.support.service import ROOT
 from tools.stack import Stack
@@ -31,6 +32,8 @@ pytestmark = [
 ]
 
 COPIED = ("app", "components", "stacks", "tools", "tests/support", "docs", "langgraph.json", "Pulumi.yaml", "uv.lock")
+WARM_SECONDS = 15
+IDLE_MIB = 500
 SECRET = "sk-a-secret-that-must-not-show"
 BINOMIAL_999 = range(69, 133)
 """Of 1,000 requests at 10 %, how many fall to the canary in 99.9 of 100 experiments."""
@@ -171,8 +174,16 @@ def test_up_from_nothing_ends_with_a_service_that_answers(platform: Platform) ->
 
 def test_up_again_changes_nothing(platform: Platform) -> None:
     before = platform.processes()
+    started = time.monotonic()
     assert platform.up() == {}
+    assert time.monotonic() - started < WARM_SECONDS
     assert platform.processes() == before
+
+
+def test_the_idle_platform_is_small(platform: Platform) -> None:
+    """With one release and without a language model; a laptop has other things to do."""
+    sizes = {name: pss(pid) for name, pid in platform.processes().items() if not name.endswith(" canary")}
+    assert sum(sizes.values()) < IDLE_MIB, sizes
 
 
 def test_no_secret_stands_in_state_arguments_or_logs(platform: Platform) -> None:
