@@ -36,7 +36,10 @@ class Answer(BaseModel, extra="allow"):
     sources: list[Source]
     usage: Usage = Field(description="Tokens of all model calls of the run.")
     cost_usd: float | None = Field(description="Price of those calls; null when a price is not known.")
-    finish_reason: str = Field(description="`stop`; `max_iterations`: the run was ended at MAX_ITERATIONS.")
+    finish_reason: str = Field(
+        description="`stop`; `length`: the answer was cut off at the model's limit of tokens; `max_iterations`: the "
+        "run was ended at MAX_ITERATIONS."
+    )
     attempt: int = Field(description="How many attempts it took.")
 
 

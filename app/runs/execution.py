@@ -166,6 +166,8 @@ class Execution:
     def result(self, values: Any, finish_reason: str) -> dict[str, Any]:
         """The run's result: the answer, what it rests on, which models were used and what they cost."""
         last = _last_answer(values)
+        if finish_reason == "stop" and last is not None and cut_off(last):
+            finish_reason = "length"
         usage = self._usage.usage_metadata
         price = cost(usage)
         found: dict[str, Any] = {
@@ -190,6 +192,12 @@ class Execution:
 def identity(run: Run) -> dict[str, Any]:
     """What every result of a run begins with."""
     return {"run_id": run.run_id, "thread_id": run.thread_id, "release": run.release, "graph": run.graph}
+
+
+def cut_off(answer: BaseMessage) -> bool:
+    """Whether the model ended at its limit of tokens: OpenAI's `finish_reason`, Anthropic's `stop_reason`."""
+    metadata = answer.response_metadata
+    return metadata.get("finish_reason") == "length" or metadata.get("stop_reason") == "max_tokens"
 
 
 def _last_answer(values: Any) -> BaseMessage | None:
