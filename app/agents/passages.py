@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from app.agents.text import content_words, spans
+from app.agents.text import content_words, numbers, sentences, spans
 from app.tools.registry import ToolResult
 
 FINDERS = frozenset({"search_documents", "recall"})
 """Tools whose findings are always sources."""
 
-EXCERPT_CHARS = 400
-"""Length of a source's excerpt in the answer."""
+EXCERPT_CHARS = 600
+"""Length of a source's excerpt and of a quotation: all that the bundled model is shown of a passage."""
 
 
 class Passage(TypedDict):
@@ -40,36 +40,55 @@ def passages_of(tool: str, result: ToolResult) -> list[Passage]:
     return [Passage(title=source.title, uri=source.uri, excerpt=source.text) for source in found]
 
 
-def window(text: str, question: str, chars: int) -> str:
-    """At most `chars` characters of `text`: the run of whole sentences that meets the question's words best."""
+def window(text: str, wanted: str, chars: int) -> str:
+    """At most `chars` characters of `text`: the run of whole sentences that meets words and figures of `wanted` best.
+
+    `wanted` is what the run must support, an answer, or before there is one what it should answer, the question.
+    """
     if len(text) <= chars:
         return text
-    parts, wanted = spans(text), set(content_words(question))
+    parts, looked_for = spans(text), _marks(wanted)
     best, best_hits = text[:chars], 0
     for place, (start, _) in enumerate(parts):
         fitting = [end for _, end in parts[place:] if end - start <= chars]
         if not fitting:
             continue
         taken = text[start : fitting[-1]]
-        hits = len(wanted & set(content_words(taken)))
+        hits = len(looked_for & _marks(taken))
         if hits > best_hits:
             best, best_hits = taken, hits
     return best.strip()
 
 
-def sources(answer: str, passages: Sequence[Passage], question: str) -> list[Passage]:
+def _marks(text: str) -> set[str]:
+    return {*content_words(text), *numbers(text)}
+
+
+def sources(answer: str, passages: Sequence[Passage]) -> list[Passage]:
     """What the answer rests on: the passages it cites as [1]; without citations, those that hold its words.
 
-    Each with an excerpt of at most `EXCERPT_CHARS`; each place once.
+    Each with an excerpt of at most `EXCERPT_CHARS`, cut around what the answer takes from it; each place once.
     """
-    cited = [passage for number, passage in enumerate(passages, 1) if f"[{number}]" in answer]
+    cited = [
+        (passage, _citing(answer, number)) for number, passage in enumerate(passages, 1) if f"[{number}]" in answer
+    ]
     if not cited:
         said = set(content_words(answer))
         shares = [len(said & set(content_words(passage["excerpt"]))) / max(len(said), 1) for passage in passages]
         most = max(shares, default=0.0)
-        cited = [passage for passage, share in zip(passages, shares, strict=True) if share >= 0.75 * most and share > 0]
+        cited = [
+            (passage, answer)
+            for passage, share in zip(passages, shares, strict=True)
+            if share >= 0.75 * most and share > 0
+        ]
     places: dict[str, Passage] = {}
-    for passage in cited:
-        excerpt = window(passage["excerpt"], f"{question} {answer}", EXCERPT_CHARS)
+    for passage, part in cited:
+        excerpt = window(passage["excerpt"], part, EXCERPT_CHARS)
         places.setdefault(passage["uri"], Passage(title=passage["title"], uri=passage["uri"], excerpt=excerpt))
     return list(places.values())
+
+
+def _citing(answer: str, number: int) -> str:
+    """The sentences of the answer that cite the passage of that number; all where the mark stands alone."""
+    citing = " ".join(sentence for sentence in sentences(answer) if f"[{number}]" in sentence)
+    return citing if _marks(citing) else answer

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from app.agents.passages import Passage, window
+from app.agents.passages import EXCERPT_CHARS, Passage, window
 from app.infra.ids import new_id
 from app.models.clients import ChatModels
 from app.models.registry import ModelEntry, Role
@@ -25,7 +25,6 @@ CHARS_PER_TOKEN = 4
 """A low estimate for English, so that what is counted in characters fits."""
 RETRY_CHARS = 250
 """What a small model reads when its first draft was refused."""
-QUOTE_CHARS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ def quotation(question: str, passages: Sequence[Passage], *, model: str, note: s
     `note` says why there is no other answer; by default that the drafts of `model` did not rest on the results.
     """
     best = passages[0]
-    quoted = "\n".join(f"> {line}" for line in window(best["excerpt"], question, QUOTE_CHARS).splitlines())
+    quoted = "\n".join(f"> {line}" for line in window(best["excerpt"], question, EXCERPT_CHARS).splitlines())
     why = note or f"{model or 'The model'} wrote no answer that the results support."
     text = f"{why} The passage that fits best, word for word:\n\n{quoted}\n\n({best['title']}, {best['uri']})"
     return composed(text, model=model, kind="quotation"), best

@@ -43,7 +43,7 @@ def validate(services: AgentServices) -> Node:
         if led_nowhere({**state, "verdict": verdict}):
             superseded(runtime, draft.id, ["the results do not hold the answer; looking elsewhere"])
             return {"verdict": verdict}
-        named = [] if grounding.refusal else sources(draft.text, services.writer.shown(asked, found), asked)
+        named = [] if grounding.refusal else sources(draft.text, services.writer.shown(asked, found))
         return {"verdict": verdict, "messages": [draft], "sources": named}
 
     return node

@@ -61,24 +61,35 @@ def test_a_row_of_a_table_is_not_cut_in_two() -> None:
 def test_cited_passages_are_the_sources() -> None:
     """The model says what it used."""
     found = [passage("One.", "one.md"), passage("Two.", "two.md"), passage("Three.", "three.md")]
-    assert [part["uri"] for part in sources("It is so [2].", found, "")] == ["two.md"]
+    assert [part["uri"] for part in sources("It is so [2].", found)] == ["two.md"]
 
 
 def test_a_citation_of_nothing_is_no_source() -> None:
     """Models number freely."""
-    assert sources("It is so [9].", [passage("Other words here.")], "") == []
+    assert sources("It is so [9].", [passage("Other words here.")]) == []
 
 
 def test_without_citations_the_words_tell() -> None:
     """Small models cite nothing."""
     found = [passage("The weather is fine.", "weather.md"), passage("A lease lasts five seconds.", "lease.md")]
-    assert [part["uri"] for part in sources("The lease lasts five seconds.", found, "")] == ["lease.md"]
+    assert [part["uri"] for part in sources("The lease lasts five seconds.", found)] == ["lease.md"]
 
 
 def test_an_excerpt_is_short() -> None:
     """It is shown beside the answer."""
     long = passage("A lease lasts five seconds. " * 100)
-    assert len(sources("A lease lasts five seconds [1].", [long], "")[0]["excerpt"]) <= EXCERPT_CHARS
+    assert len(sources("A lease lasts five seconds [1].", [long])[0]["excerpt"]) <= EXCERPT_CHARS
+
+
+def test_an_excerpt_holds_what_it_is_cited_for() -> None:
+    """Each source supports other sentences of the answer, and a figure is often all that tells where."""
+    filler = "The lease of a worker is renewed by the worker. " * 15
+    long = passage(f"{filler}It ends after 5 seconds. {filler}", "lease.md")
+    found = [passage(f"{filler}A run has 3 attempts. {filler}", "runs.md"), long]
+    answer = "A run is tried 3 times [1]. The lease of a worker ends after 5 s [2]."
+    first, second = (part["excerpt"] for part in sources(answer, found))
+    assert "A run has 3 attempts." in first
+    assert "It ends after 5 seconds." in second
 
 
 def test_a_passage_cannot_close_its_own_mark() -> None:
