@@ -15,7 +15,7 @@ from app.api.probes import readiness_checks
 from app.api.routers import chat, health, memories, runs, stream, threads
 from app.infra.auth import Authenticator
 from app.infra.keys import Keys
-from app.infra.redis import connect
+from app.infra.redis import open_redis
 from app.infra.settings import Settings
 from app.infra.version import VERSION
 from app.runs.hub import hub
@@ -29,11 +29,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        redis = connect(
-            settings.redis.url.get_secret_value(),
-            max_connections=settings.redis.max_connections,
-            timeout_seconds=settings.redis.timeout_seconds,
-        )
+        redis = open_redis(settings.redis)
         keys = Keys(settings.redis.key_prefix)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(redis.aclose)

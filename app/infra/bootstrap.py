@@ -26,7 +26,7 @@ from pathlib import Path
 from app.infra.auth import key_id_of, new_key, record_of
 from app.infra.errors import ConfigurationError
 from app.infra.keys import Keys
-from app.infra.redis import connect, outages
+from app.infra.redis import open_redis, outages
 from app.infra.settings import Settings, settings
 
 _OWNER, _GROUP = 0o400, 0o440
@@ -74,7 +74,7 @@ async def register_first_key(folder: Path, known: Settings) -> bool:
     except FileNotFoundError as error:
         raise ConfigurationError(f"there is no {folder}/api_key", fix="run `bootstrap secrets` first") from error
     key_id, keys = _first_key(folder, text), Keys(known.redis.key_prefix)
-    redis = connect(known.redis.url.get_secret_value(), timeout_seconds=known.redis.timeout_seconds)
+    redis = open_redis(known.redis)
     try:
         with outages():
             if await redis.get(keys.first_key) == key_id.encode():

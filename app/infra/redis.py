@@ -14,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from app.infra.errors import RedisUnavailable
+from app.infra.settings import RedisSettings
 
 _BATCH = 64
 """Scripts sent together at most, so that one caller's large reply holds up few others."""
@@ -69,6 +70,15 @@ class Client(aioredis.Redis):
 
 _sending: set[asyncio.Task[None]] = set()
 """Batches on their way: the event loop itself holds tasks only weakly."""
+
+
+def open_redis(chosen: RedisSettings) -> Client:
+    """The process's client, see `connect`."""
+    return connect(
+        chosen.url.get_secret_value(),
+        max_connections=chosen.max_connections,
+        timeout_seconds=chosen.timeout_seconds,
+    )
 
 
 def connect(url: str, *, max_connections: int = 64, timeout_seconds: float = 2.0) -> Client:

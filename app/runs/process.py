@@ -13,7 +13,7 @@ import uvloop
 from app.infra.health import TOUCH_SECONDS, worker_file
 from app.infra.keys import Keys
 from app.infra.logging import lifecycle
-from app.infra.redis import connect
+from app.infra.redis import open_redis
 from app.infra.settings import Settings
 from app.memory.embeddings import open_embeddings
 from app.memory.store import open_store
@@ -38,11 +38,7 @@ def work(settings: Settings) -> None:
 
 
 async def _work(settings: Settings, graphs: GraphRegistry) -> None:
-    redis = connect(
-        settings.redis.url.get_secret_value(),
-        max_connections=settings.redis.max_connections,
-        timeout_seconds=settings.redis.timeout_seconds,
-    )
+    redis = open_redis(settings.redis)
     keys = Keys(settings.redis.key_prefix)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
