@@ -14,6 +14,9 @@ FINDERS = frozenset({"search_documents", "recall"})
 EXCERPT_CHARS = 600
 """Length of a source's excerpt and of a quotation: all that the bundled model is shown of a passage."""
 
+LEAST_FIT = 0.75
+"""Share of the question's content words that a passage found in lieu must hold to be worth quoting."""
+
 
 class Passage(TypedDict):
     """One passage: where it stands and what it says."""
@@ -58,6 +61,13 @@ def window(text: str, wanted: str, chars: int) -> str:
         if hits > best_hits:
             best, best_hits = taken, hits
     return best.strip()
+
+
+def fits(passage: Passage, question: str) -> bool:
+    """Whether a passage says something of what was asked, by its words: a search gives the nearest, however far."""
+    wanted = set(content_words(question))
+    held = wanted & set(content_words(window(passage["excerpt"], question, EXCERPT_CHARS)))
+    return bool(wanted) and len(held) >= LEAST_FIT * len(wanted)
 
 
 def _marks(text: str) -> set[str]:

@@ -185,9 +185,9 @@ class Planner:
         if not entry.plans:
             note = ""
             if request.intent == "data":
-                note = f"The model {name} is too small to write database queries."
+                note = f"I cannot answer questions about the data: {name} is too small to write database queries."
             elif request.intent == "api" and HTTP in self._tools.names():
-                note = f"The model {name} is too small to call web services."
+                note = f"I cannot fetch this: {name} is too small to call web services."
             return default_plan(request, self._tools, note=note)
         problem = request.problem
         details = await self._tools.details()

@@ -17,9 +17,9 @@ _STOP = frozenset(
     for line in (
         "a about above after again all also am an and any are as at be because been before being below between both",
         "but by can could did do does doing down during each either else etc every few for from further get given",
-        "gives had has have having he her here hers him his how however i if in into is it its itself just like may",
-        "me might more most much must my no nor not of off on once one only or other our out over own per please same",
-        "she should shall since so some such than that the their them then there therefore these they this those",
+        "gives had has have having he her here hers him his how however i if in into is it its itself just like many",
+        "may me might more most much must my no nor not of off on once one only or other our out over own per please",
+        "same she should shall since so some such than that the their them then there therefore these they this those",
         "through to too under until up upon us use used uses using very via was we were what when where whether which",
         "while who whom whose why will with within without would yes you your",
         "answer question text according based following called means mean example result results document documents",

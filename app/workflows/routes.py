@@ -68,6 +68,12 @@ def led_nowhere(state: AgentState) -> bool:
     return verdict is not None and verdict["refusal"] and bool(state.get("results")) and may_plan_again(state)
 
 
+def beyond_model(state: AgentState) -> bool:
+    """Whether the question needs what the model cannot do, queries or web services, as the default plan's note says."""
+    needs = state.get("intent") in ("data", "api")
+    return needs and state.get("planned_by") == DEFAULT and bool(state.get("note"))
+
+
 def only_writes(results: Sequence[CallResult]) -> bool:
     """Whether all that was done was to remember something: there is nothing to write an answer from."""
     return bool(results) and all(result["tool"] == REMEMBER for result in results)

@@ -7,11 +7,11 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langgraph.runtime import Runtime
 
-from app.agents.passages import EXCERPT_CHARS, Passage, window
+from app.agents.passages import EXCERPT_CHARS, Passage, fits, window
 from app.agents.writer import composed, nothing_found, quotation, remembered
 from app.infra.context import RunContext
 from app.workflows.nodes.progress import progress
-from app.workflows.routes import only_writes
+from app.workflows.routes import beyond_model, only_writes
 from app.workflows.services import Node
 from app.workflows.state import AgentState, passages, question
 
@@ -34,6 +34,11 @@ def _answer(state: AgentState) -> tuple[AIMessage, list[Passage]]:
     if only_writes(results):
         return composed("\n".join(result["text"] for result in results), kind="confirmation"), []
     found = passages(results)
+    if beyond_model(state):
+        # Documents were searched in lieu of the data: what they say may have nothing to do with it.
+        found = [passage for passage in found if fits(passage, asked)]
+        if not found:
+            return composed(note, model=model, kind="note"), []
     if found:
         message, best = quotation(asked, found, model=model, note=note)
         return message, [

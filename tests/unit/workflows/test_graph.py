@@ -20,6 +20,7 @@ from tests.unit.workflows.conftest import Desk
 SEARCH = json.dumps({"calls": [{"id": "a", "tool": "search_documents", "args": {"query": "lease"}}]})
 GOOD = "A lease lasts 5 seconds [1]."
 BAD = "A lease lasts 30 years and costs money."
+CANNOT_QUERY = "I cannot answer questions about the data: scripted is too small to write database queries."
 MakeDesk = Callable[..., Desk]
 
 
@@ -138,11 +139,21 @@ async def test_what_to_remember_is_remembered_and_confirmed(desk: MakeDesk) -> N
 
 
 async def test_a_model_that_cannot_write_queries_says_so(desk: MakeDesk) -> None:
-    """Asked for figures it quotes the documents, openly, rather than guess."""
+    """And quotes nothing that only happens to be nearest: that would look like an answer."""
     made = desk(plans=False)
     made.classifier.intent = "data"
     values = await ask(agent(made), "How many customers are there?")
-    assert values["messages"][-1].text.startswith("The model scripted is too small to write database queries. The pass")
+    assert values["messages"][-1].text == CANNOT_QUERY
+    assert values["sources"] == []
+
+
+async def test_a_document_that_tells_the_figure_is_quoted_instead_of_a_query(desk: MakeDesk) -> None:
+    """What was taken for a question about the data may stand in the documents."""
+    made = desk(plans=False)
+    made.classifier.intent = "data"
+    values = await ask(agent(made), "How many seconds is a lease?")
+    assert values["messages"][-1].text.startswith(f"{CANNOT_QUERY} The passage that fits best, word for word:")
+    assert [source["uri"] for source in values["sources"]] == ["runs.md#lease"]
 
 
 async def test_a_model_that_takes_too_long_is_cut_off(desk: MakeDesk) -> None:
