@@ -124,6 +124,19 @@ async def test_a_batch_whose_reply_was_lost_is_not_written_again(ledger: RunLedg
     assert [fields[b"d"] for fields in entries] == [b"1", b"2"]
 
 
+async def test_events_that_gathered_behind_a_lost_reply_are_written(ledger: RunLedger, client: Any, keys: Keys) -> None:
+    """The run goes on while the writer waits to try again: the second try holds more than the first."""
+    run, claim = await claimed(ledger)
+    out, again = writer(client, keys, claim), writer(client, keys, claim)
+    out.put("custom", b"1")
+    await out.flush()
+    for number in (b"1", b"2", b"3"):
+        again.put("custom", number)
+    await again.flush()
+    entries = [fields for _, fields in await client.xrange(keys.events(run.run_id)) if fields[b"e"] == b"custom"]
+    assert [(fields[b"d"], fields[b"s"]) for fields in entries] == [(b"1", b"1"), (b"2", b"2"), (b"3", b"3")]
+
+
 async def test_followers_miss_nothing_over_an_outage_of_redis(keys: Keys, run_settings: RunSettings) -> None:
     """The subscription is lost with the connection; what was written meanwhile is read when it is back."""
     with ValkeyServer(aof=True, fsync="always") as server:
