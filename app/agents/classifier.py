@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from app.agents.text import words
+from app.agents.text import asks, words
 from app.infra.errors import ConfigurationError, Unavailable
 from app.infra.logging import get_logger
 from app.models.clients import ChatModels, UnusableOutput, structured
@@ -29,6 +29,8 @@ _log = get_logger(__name__)
 
 INTENTS = Path(__file__).with_name("intents.yaml")
 LEAST_EXAMPLES = 12
+LEAST_SMALLTALK = 0.4
+"""Nearness from which a question is taken for smalltalk, whose answer rests on nothing: a joke may, the weather not."""
 NEAREST = 5
 """Examples that vote; an odd few, so that one odd example does not decide."""
 
@@ -130,10 +132,15 @@ class ExampleClassifier:
             return Classification("memory", complexity(message), "words")
         nearness, by = await self._nearness(message)
         votes: Counter[str] = Counter()
-        for index in np.argsort(nearness)[::-1][:NEAREST]:
+        order = [int(index) for index in np.argsort(nearness)[::-1]]
+        for index in order[:NEAREST]:
             # Squared, so that one near example outweighs several far ones.
-            votes[self._labels[int(index)]] += max(float(nearness[index]), 0.0) ** 2  # type: ignore[assignment]
+            votes[self._labels[index]] += max(float(nearness[index]), 0.0) ** 2  # type: ignore[assignment]
         intent, weight = votes.most_common(1)[0]
+        nearest = order[0]
+        if intent == "smalltalk" and asks(message):
+            clear = self._labels[nearest] == intent and nearness[nearest] >= LEAST_SMALLTALK
+            intent = intent if clear else "documents"
         return Classification(intent if weight > 0 else "documents", complexity(message), by)
 
     async def _nearness(self, message: str) -> tuple[Any, str]:

@@ -10,6 +10,10 @@ _NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:[.,]\d+)*")
 _IDENTIFIER = re.compile(r"\b(?:[A-Z][A-Z0-9]*_[A-Z0-9_]+|[a-z0-9]+(?:_[a-z0-9]+)+|[A-Za-z]+[a-z][A-Z]\w*)\b")
 # A wrapped line goes on; a table's row is one sentence, whatever stands in its cells.
 _SENTENCE = re.compile(r"(?<=[.!?:])[*_`)\"]*\s+(?![|])|\n\s*\n|\n(?=\s*(?:[-*|#]|\d+[.)]))")
+_ASKS = re.compile(
+    r"[?？]\s*$|^\W*(?:and\s+)?(?:what|who|whose|whom|when|where|which|why|how|tell me (?:what|who|when|where|which|why|how))\b",
+    re.IGNORECASE,
+)
 _CITATION = re.compile(r"\[\d+\]")
 
 _STOP = frozenset(
@@ -88,6 +92,11 @@ def spans(text: str) -> list[tuple[int, int]]:
     ends = [match.start() + len(match[0].rstrip()) for match in _SENTENCE.finditer(text)] + [len(text)]
     begins = [0, *ends[:-1]]
     return [(begin, end) for begin, end in zip(begins, ends, strict=True) if text[begin:end].strip()]
+
+
+def asks(text: str) -> bool:
+    """Whether a message is a question: it ends as one, or its first word is one that asks."""
+    return bool(_ASKS.search(text))
 
 
 def without_citations(text: str) -> str:

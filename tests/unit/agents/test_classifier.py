@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,26 @@ async def test_the_nearest_examples_decide() -> None:
     """No model call is paid for saying what a message is about."""
     found = await ExampleClassifier(INTENTS, along).classify("order order")
     assert (found.intent, found.by) == ("data", "embedding")
+
+
+@pytest.mark.parametrize(
+    ("message", "nearness", "intent"),
+    [
+        ("What will the weather be tomorrow?", 0.35, "documents"),
+        ("What will the weather be tomorrow", 0.35, "documents"),
+        ("How are you doing?", 0.65, "smalltalk"),
+        ("It rains again", 0.35, "smalltalk"),
+    ],
+)
+async def test_a_question_is_smalltalk_only_when_it_is_clearly_so(message: str, nearness: float, intent: str) -> None:
+    """Smalltalk is answered without looking anything up: a question of facts would get an invention."""
+    chat = INTENTS["smalltalk"].examples
+
+    async def beside(texts: list[str]) -> list[list[float]]:
+        far = [nearness, 0.1, math.sqrt(1 - nearness**2 - 0.01)]
+        return [far if text == message else [1.0, 0.0, 0.0] if text in chat else [0.0, 1.0, 0.0] for text in texts]
+
+    assert (await ExampleClassifier(INTENTS, beside).classify(message)).intent == intent
 
 
 async def test_examples_are_embedded_once() -> None:
