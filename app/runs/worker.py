@@ -39,6 +39,7 @@ _log = get_logger(__name__)
 _LONGEST_SLEEP_SECONDS = 10.0
 """An idle worker looks at the queue this often without being woken: what a lost wake-up costs at most."""
 _RECONNECT_SECONDS = 0.5
+_STOPPING = "the worker is stopping"
 _GIVE_BACK_SECONDS = 30.0
 """How long a run is offered back while Redis is away; after that its lease ends by itself."""
 
@@ -213,6 +214,8 @@ class Worker:
             held.execution = Execution(
                 run, claim, self._graphs(run.graph), self._services, on_stale=lambda _: self._end(held, "stale")
             )
+            if self._stopping.is_set():  # it was claimed at the last moment
+                held.execution.control.request_drain(_STOPPING)
             return await bounded(held.execution, events, self._settings.runs.run_timeout_seconds)
         except asyncio.CancelledError:
             events.close()
@@ -311,7 +314,7 @@ class Worker:
         """Ask every run to stop at its next step; cut off what has not after DRAIN_SECONDS."""
         for held in list(self._held.values()):
             if held.execution is not None:
-                held.execution.control.request_drain("the worker is stopping")
+                held.execution.control.request_drain(_STOPPING)
         tasks = [held.task for held in self._held.values()]
         if tasks:
             _log.info("draining", runs=len(tasks))
