@@ -10,7 +10,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.dependencies import Api
 from app.infra.ids import RunId
-from app.runs.events import Event
+from app.infra.redis import outages
+from app.runs.events import Event, position
 from app.runs.model import Run
 
 _SEND_SECONDS = 30.0
@@ -47,11 +48,22 @@ async def _frames(api: Api, run: Run, after: str, *, fresh: bool) -> AsyncIterat
         yield frame(event)
         if event.name == "end":
             return
-    yield _LEAVING
+    if api.hub.leaving:
+        yield _LEAVING
+
+
+async def is_over(api: Api, run: Run, after: str) -> bool:
+    """Whether the run has ended and `after` is its last event: there is nothing left to send."""
+    if run.result is None:
+        return False
+    with outages():
+        last = await api.redis.xrevrange(api.keys.events(run.run_id), count=1)
+    return bool(last) and position(after) >= position(last[0][0].decode())
 
 
 async def _has_events(api: Api, run_id: RunId) -> bool:
-    return bool(await api.redis.exists(api.keys.events(run_id)))
+    with outages():
+        return bool(await api.redis.exists(api.keys.events(run_id)))
 
 
 def frame(event: Event) -> bytes:

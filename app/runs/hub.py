@@ -111,10 +111,21 @@ class EventHub:
 
         A `gap` comes first when events after `after` are no longer kept; `fresh` says that the run was accepted just
         now, so that none can be missing. Waits for as long as the run takes, over outages of Redis too; the caller
-        bounds it, and `leave` ends it early. A run without any stream gives nothing: check its record first.
+        bounds it, and `leave` ends it early. Nothing comes, and it does not wait, when nothing can come: `after` lies
+        at the end or beyond, or there is no stream (see `_look`).
         """
-        if not fresh and await self._is_cut(run_id, after):
-            yield Event(after, "gap", b'{"after":"%s"}' % after.encode())
+        if fresh:
+            after = START
+        else:
+            cut, last = await self._look(run_id, after)
+            if cut:
+                yield Event(after, "gap", b'{"after":"%s"}' % after.encode())
+            if last is None:
+                return
+            if position(after) >= position(last.id):
+                if last.name == "end":
+                    return
+                after = last.id  # an id that this stream has not given yet would hide from all what comes before it
         feed = self._feeds.get(run_id)
         if feed is None:
             feed = self._feeds[run_id] = _Feed(after)
@@ -145,18 +156,23 @@ class EventHub:
                 del self._feeds[run_id]
                 await self._hear_no_more(run_id)
 
-    async def _is_cut(self, run_id: RunId, after: str) -> bool:
-        """Whether entries right after `after` may be gone: the stream begins later than it should."""
+    async def _look(self, run_id: RunId, after: str) -> tuple[bool, Event | None]:
+        """Whether entries right after `after` may be gone (the stream begins later than it should), and its last entry.
+
+        None for the entry: there is no stream, for its time is over or Redis has lost it.
+        """
         stream = self._keys.events(run_id)
         with outages():
-            if after == START:
-                first = await self._redis.xrange(stream, count=1)
-                return bool(first) and first[0][1].get(b"e") != b"metadata"
-            first, same = (
-                await self._redis.xrange(stream, count=1),
-                await self._redis.xrange(stream, min=after, max=after),
-            )
-        return not same and (not first or position(first[0][0].decode()) > position(after))
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.xrange(stream, count=1)
+                pipe.xrevrange(stream, count=1)
+                pipe.xrange(stream, min=after, max=after)
+                first, last, same = await pipe.execute()
+        if not first:
+            return after != START, None
+        if after == START:
+            return first[0][1].get(b"e") != b"metadata", _events(last)[0]
+        return not same and position(first[0][0].decode()) > position(after), _events(last)[0]
 
     async def _page(self, run_id: RunId, at: tuple[int, int]) -> list[Event]:
         while True:
@@ -194,8 +210,11 @@ class EventHub:
         while True:
             try:
                 async with self._redis.pubsub() as bell:
-                    await bell.subscribe(self._keys.ended, *[self._keys.grown(run_id) for run_id in self._feeds])
+                    heard = set(self._feeds)
+                    await bell.subscribe(self._keys.ended, *[self._keys.grown(run_id) for run_id in heard])
                     self._bell = bell
+                    for run_id in set(self._feeds) - heard:  # they came meanwhile and found no bell to subscribe on
+                        await self._hear(run_id)
                     pause = _RECONNECT_SECONDS[0]
                     await self._hear_all(bell)
             except (redis.exceptions.RedisError, OSError) as error:

@@ -314,6 +314,23 @@ async def test_a_malformed_last_event_id_is_refused(http: httpx.AsyncClient, las
         assert_problem(response)
 
 
+async def test_who_comes_back_after_the_end_is_sent_away(http: httpx.AsyncClient) -> None:
+    """A browser's EventSource connects again whenever a stream ends, until it is told 204."""
+    run = (await http.post("/chat", json={"message": "a"})).json()
+    async with http.stream("GET", f"/runs/{run['run_id']}/stream") as response:
+        last = [event async for event in sse(response)][-1]
+    assert last["event"] == "end"
+    for after in (last["id"], "99999999999999-0"):
+        response = await http.get(f"/runs/{run['run_id']}/stream", headers={"Last-Event-ID": after}, timeout=5)
+        assert (response.status_code, response.content) == (204, b"")
+
+
+async def test_a_new_run_is_streamed_from_its_beginning_whatever_the_last_event_id(http: httpx.AsyncClient) -> None:
+    """The header of an earlier stream says nothing about a run that did not exist then."""
+    events = await stream_of(http, {"message": "a"}, **{"Last-Event-ID": "99999999999999-0"})
+    assert [events[0]["event"], events[-1]["event"]] == ["metadata", "end"]
+
+
 async def test_health_readiness_docs_and_openapi_need_no_key(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}

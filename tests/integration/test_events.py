@@ -160,6 +160,66 @@ async def test_followers_miss_nothing_over_an_outage_of_redis(keys: Keys, run_se
         await client.aclose()
 
 
+@pytest.mark.parametrize("ahead", ["99999999999999-0", f"{2**64 - 1}-{2**64 - 1}"])
+async def test_an_id_from_the_future_hides_nothing_from_anybody(
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub, ahead: str
+) -> None:
+    """One client with a wrong Last-Event-ID must not hold up the others of its run, nor wait for ever itself."""
+    run, claim = await claimed(ledger)
+    wrong = asyncio.create_task(collect(events_hub.follow(run.run_id, ahead)))
+    await eventually(lambda: asyncio.sleep(0, events_hub._feeds), until=bool)
+    right = asyncio.create_task(collect(events_hub.follow(run.run_id)))
+    out = writer(client, keys, claim)
+    out.put("custom", b"1")
+    await out.flush()
+    await ledger.complete(claim, run, Status.SUCCESS, {})
+    async with asyncio.timeout(5):
+        assert [event.name for event in await right] == ["metadata", "custom", "end"]
+        assert [event.name for event in await wrong] == ["custom", "end"]
+        assert await collect(events_hub.follow(run.run_id, ahead)) == []
+
+
+async def test_after_the_end_nothing_is_waited_for(ledger: RunLedger, client: Any, keys: Keys) -> None:
+    """A client that lost its connection right after `end` asks again; so does one whose stream has expired."""
+    run, claim = await claimed(ledger)
+    await ledger.complete(claim, run, Status.SUCCESS, {})
+    async with hub(client, keys) as running, asyncio.timeout(5):
+        end = (await collect(running.follow(run.run_id)))[-1]
+        assert await collect(running.follow(run.run_id, end.id)) == []
+        await client.delete(keys.events(run.run_id))
+        assert [event.name for event in await collect(running.follow(run.run_id, end.id))] == ["gap"]
+
+
+async def test_who_comes_while_the_hub_subscribes_is_heard_too(ledger: RunLedger, client: Any, keys: Keys) -> None:
+    """After an outage clients come back at the very moment when the hub does."""
+    run, claim = await claimed(ledger)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    make = client.pubsub
+
+    def hesitant() -> Any:
+        bell = make()
+        subscribe = bell.subscribe
+
+        async def hesitate(*channels: str) -> None:
+            await subscribe(*channels)
+            asked.set()
+            await go_on.wait()
+
+        bell.subscribe = hesitate
+        return bell
+
+    client.pubsub = hesitant
+    async with hub(client, keys) as running, asyncio.timeout(5):
+        await asked.wait()
+        following = running.follow(run.run_id)
+        assert (await anext(following)).name == "metadata"
+        go_on.set()
+        rest = asyncio.create_task(collect(following))
+        await eventually(lambda: client.pubsub_channels("*grown*"), until=bool)
+        await ledger.complete(claim, run, Status.SUCCESS, {})
+        assert [event.name for event in await rest] == ["end"]
+
+
 async def test_a_hub_forgets_a_run_when_its_last_follower_leaves(ledger: RunLedger, events_hub: EventHub) -> None:
     """Clients come and go all day; what they leave behind would add up."""
     run, _ = await claimed(ledger)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from sse_starlette import EventSourceResponse
 
 from app.api.dependencies import After, CallerDep, IdempotencyKey, Parts, RunIdPath
 from app.api.problems import problems
-from app.api.sse import stream
+from app.api.sse import is_over, stream
 from app.api.start import ChatRequest, start
 
 router = APIRouter(tags=["stream"])
@@ -26,7 +26,17 @@ async def start_stream(
     return stream(api, await api.ledger.get(accepted.run_id), after, fresh=accepted.created)
 
 
-@router.get("/runs/{run_id}/stream", response_class=EventSourceResponse, responses=problems(400, 401, 404, 503))
-async def follow_run(run_id: RunIdPath, api: Parts, caller: CallerDep, after: After) -> EventSourceResponse:
+@router.get(
+    "/runs/{run_id}/stream",
+    response_class=EventSourceResponse,
+    responses={
+        204: {"description": "The run has ended and `Last-Event-ID` is its last event: do not connect again."},
+        **problems(400, 401, 404, 503),
+    },
+)
+async def follow_run(run_id: RunIdPath, api: Parts, caller: CallerDep, after: After) -> Response:
     """A run's events right after `Last-Event-ID`, or all of them; ends with the run. On any api process."""
-    return stream(api, await api.ledger.get(run_id, caller.tenant), after)
+    run = await api.ledger.get(run_id, caller.tenant)
+    if await is_over(api, run, after):
+        return Response(status_code=204)  # a browser's EventSource connects again after everything else
+    return stream(api, run, after)
