@@ -22,6 +22,19 @@ _POOL_WAIT_SECONDS = 5.0
 """Longest wait for a free connection; more callers than connections queue instead of failing."""
 
 
+_NOT_NOW = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+_NOT_NOW_CODES = ("MISCONF ", "NOREPLICAS ", "MASTERDOWN ", "BUSY ")
+"""Replies that tell of Redis's own state: memory or disk full, no replica or master, a script that takes too long.
+
+The client has a class for some of them only.
+"""
+
+
 class Client(aioredis.Redis):
     """A client whose scripts go out together when they are called in the same turn of the event loop.
 
@@ -103,13 +116,18 @@ def connect(url: str, *, max_connections: int = 64, timeout_seconds: float = 2.0
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Turns the client's connection errors and time-outs into `RedisUnavailable`; leaves refused commands alone."""
+    """Turns the client's connection errors and time-outs into `RedisUnavailable`, and so what Redis says of itself.
+
+    What it refuses because of the command is left alone.
+    """
     try:
         yield
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         raise RedisUnavailable("Redis does not answer") from error
-    except (redis.exceptions.BusyLoadingError, redis.exceptions.ReadOnlyError) as error:
-        raise RedisUnavailable("Redis is not ready for writes") from error
+    except redis.exceptions.ResponseError as error:
+        if isinstance(error, _NOT_NOW) or str(error).startswith(_NOT_NOW_CODES):
+            raise RedisUnavailable("Redis does not take writes") from error
+        raise
 
 
 class Lua:

@@ -160,6 +160,30 @@ async def test_ten_seconds_without_redis_are_said_and_survived(how: str) -> None
             assert "Traceback" not in process.log
 
 
+async def test_a_full_redis_is_an_outage_and_no_failure() -> None:
+    """Out of memory, Redis answers reads and refuses writes: callers get 503, workers wait, accepted runs finish."""
+    with Service(workers=1, env={"LEASE_SECONDS": "2"}) as service:
+        async with service.client() as http:
+            running = (await http.post("/chat/async", json={"message": "x", "graph": "steps"})).json()
+
+            async def state() -> str:
+                return str((await http.get(f"/runs/{running['run_id']}")).json()["status"])
+
+            await eventually(state, until=lambda status: status == "running")
+            service.redis.config_set("maxmemory", "1mb")
+            refused = await http.post("/chat/async", json={"message": "x"})
+            assert refused.status_code == 503, refused.text
+            assert int(refused.headers["retry-after"]) > 0
+            service.workers[0].wait_for("Redis does not answer")
+            service.redis.config_set("maxmemory", "0")
+            assert (await http.post("/chat", json={"message": "back"})).status_code == 200
+            assert (await ended(http, running["run_id"]))["status"] == "success"
+        for process in (service.api, *service.workers):
+            process.send(signal.SIGTERM)
+            assert process.wait(20) == 0
+            assert '"level": "error"' not in process.log
+
+
 async def test_threads_survive_a_restart_of_everything() -> None:
     with Service(workers=1) as service:
         async with service.client() as http:
