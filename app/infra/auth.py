@@ -18,7 +18,10 @@ from typing import Any
 
 from app.infra.ids import TenantId, UserId
 from app.infra.keys import Keys
+from app.infra.logging import get_logger
 from app.infra.redis import outages
+
+_log = get_logger(__name__)
 
 _KEY = re.compile(r"^slw_([a-z0-9]{12})_([A-Za-z0-9_-]{43})$")
 _CACHE_SECONDS = 5.0
@@ -102,12 +105,18 @@ class Authenticator:
         self._known.pop(presented, None)
         with outages():
             fields = await self._redis.hgetall(self._keys.api_key(key_id))
-        record = {name.decode(): value.decode() for name, value in fields.items()}
-        if not hmac.compare_digest(record.get("sha256", ""), presented):
+        if not hmac.compare_digest(fields.get(b"sha256", b""), presented.encode()):
             return None
-        caller = Caller(
-            key_id, TenantId(record["tenant"]), UserId(record["user"]), frozenset(json.loads(record["scopes"]))
-        )
+        try:
+            caller = Caller(
+                key_id,
+                TenantId(fields[b"tenant"].decode()),
+                UserId(fields[b"user"].decode()),
+                frozenset(json.loads(fields[b"scopes"])),
+            )
+        except (KeyError, ValueError):
+            _log.error("API key record is not whole", key_id=key_id, fix="make a new key and remove this one")
+            return None
         self._known[presented] = (now + _CACHE_SECONDS, caller)
         while len(self._known) > _CACHE_ENTRIES:
             self._known.popitem(last=False)
