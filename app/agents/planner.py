@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from app.agents.classifier import asks_to_remember, what_to_remember
 from app.agents.text import content_words
+from app.agents.told import tells, wants_forgotten
 from app.infra.errors import SlipwayError
 from app.infra.logging import get_logger
 from app.models.clients import ChatModels, UnusableOutput, structured
@@ -36,6 +37,8 @@ SEARCH, REMEMBER, HTTP = "search_documents", "remember", "http_get"
 
 DEFAULT = "default"
 """Who made a plan that no model made."""
+
+KEPT_HERE = 'Noted for this conversation. To have it remembered beyond, begin with "Remember that".'
 
 PLAN_SCHEMA: dict[str, Any] = {
     "title": "plan",
@@ -155,13 +158,24 @@ def default_plan(request: Request, tools: ToolRegistry, *, note: str = "") -> Pl
     known = tools.names()
     if request.intent == "memory":
         if not asks_to_remember(request.question):
-            return Plan((), DEFAULT, note)
+            return Plan((), DEFAULT, note or _reply_to_telling(request.question))
         if REMEMBER not in known:
-            return Plan((), DEFAULT, "Long-term memory is off here (QDRANT_URL), so I cannot keep this.")
+            return Plan(
+                (),
+                DEFAULT,
+                "Long-term memory is off here (QDRANT_URL), so I cannot keep this beyond this conversation.",
+            )
         return Plan((Call("a", REMEMBER, {"text": what_to_remember(request.question)}),), DEFAULT, note)
     if SEARCH not in known:
         return Plan((), DEFAULT, note)
     return Plan((Call("a", SEARCH, {"query": search_words(request)}),), DEFAULT, note)
+
+
+def _reply_to_telling(message: str) -> str:
+    """What there is to say to a message about the user that asks nothing; empty for a question."""
+    if wants_forgotten(message):
+        return "I cannot forget anything from here; DELETE /memories does."
+    return KEPT_HERE if tells(message) else ""
 
 
 def search_words(request: Request) -> str:

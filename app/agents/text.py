@@ -11,7 +11,7 @@ _IDENTIFIER = re.compile(r"\b(?:[A-Z][A-Z0-9]*_[A-Z0-9_]+|[a-z0-9]+(?:_[a-z0-9]+
 # A wrapped line goes on; a table's row is one sentence, whatever stands in its cells.
 _SENTENCE = re.compile(r"(?<=[.!?:])[*_`)\"]*\s+(?![|])|\n\s*\n|\n(?=\s*(?:[-*|#]|\d+[.)]))")
 _ASKS = re.compile(
-    r"[?？]\s*$|^\W*(?:and\s+)?(?:what|who|whose|whom|when|where|which|why|how|tell me (?:what|who|when|where|which|why|how))\b",
+    r"[?？]\s*$|^\W*(?:and\s+|tell me\s+|do you know\s+)?(?:what|who|whose|whom|when|where|which|why|how)\b",
     re.IGNORECASE,
 )
 _CITATION = re.compile(r"\[\d+\]")

@@ -25,6 +25,8 @@ _log = get_logger(__name__)
 
 LEAST_SUPPORT = 0.6
 """Share of the answer's content words and figures that must stand in the results. Paraphrase needs room below 1."""
+LEAST_TOLD_SUPPORT = 0.3
+"""The same where the evidence is what the user has told: the answer is mostly courtesy around one fact."""
 LEAST_SENTENCE_SUPPORT = 0.35
 """The same for each sentence of at least `_SENTENCE_WORDS` such words: one invention must not hide among true ones."""
 _SENTENCE_WORDS = 4
@@ -52,11 +54,18 @@ class Grounding:
     """The answer says that the results do not hold what was asked."""
 
 
-def check(answer: str, evidence: Sequence[str], question: str = "", known: Sequence[str] = ()) -> Grounding:
+def check(
+    answer: str,
+    evidence: Sequence[str],
+    question: str = "",
+    known: Sequence[str] = (),
+    *,
+    least: float = LEAST_SUPPORT,
+) -> Grounding:
     """Whether `answer` rests on `evidence`, the texts of the results.
 
     Words of the question count neither for nor against: repeating it is no evidence. `known` (what is remembered of
-    the user) supports an answer as the results do.
+    the user) supports an answer as the results do. `least` is the share that must be supported.
     """
     text = "\n".join([*evidence, *known])
     if not words(answer):
@@ -78,7 +87,7 @@ def check(answer: str, evidence: Sequence[str], question: str = "", known: Seque
             problems.append("it only repeats the question")
         elif figures and not said and "[" not in answer:
             problems.append("a figure alone does not show where it comes from")
-        elif score < LEAST_SUPPORT:
+        elif score < least:
             problems.append(f"only {score:.0%} of what it says is supported")
     if _loops(answer):
         problems.append("it repeats itself")

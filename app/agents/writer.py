@@ -72,7 +72,16 @@ class Writer:
         return await self._ask(entry, prompt, [*messages[:-1], *self._earlier(task, entry), messages[-1]])
 
     async def converse(self, task: Task) -> AIMessage:
-        """An answer from the conversation and what is known about the user."""
+        """An answer from the conversation and what is known about the user.
+
+        A small model that was asked about the user reads the best fact as it reads a passage: in a conversation it goes
+        on about itself.
+        """
+        entry = self.entry(task.complexity)
+        if entry.small and task.memories:
+            entry, prompt = self._choose("answer", task.complexity)
+            text = "\n".join(task.memories[: entry.passages])
+            return await self._ask(entry, prompt, prompt.messages(passages=text, question=task.question))
         entry, prompt = self._choose("converse", task.complexity)
         messages = prompt.messages(memories=_listed(task.memories) or "nothing", message=task.question)
         return await self._ask(entry, prompt, [*messages[:-1], *self._earlier(task, entry), messages[-1]])
@@ -178,7 +187,7 @@ def nothing_found(*, model: str, note: str = "", failures: Sequence[str] = ()) -
 
 
 def remembered(memories: Sequence[str], *, model: str) -> AIMessage:
-    """What is known about the user, listed."""
+    """What is known about the user, listed: what they said in the thread, and what is remembered."""
     text = (
         f"This is what I remember that may fit:\n\n{_listed(memories)}"
         if memories

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from app.agents.planner import DEFAULT, REMEMBER
-from app.workflows.state import AgentState, CallResult, earlier, passages
+from app.workflows.state import AgentState, CallResult, known, passages
 
 MAX_PLANS = 2
 """Plans per turn: one more when the first led nowhere."""
@@ -30,8 +30,7 @@ def after_plan(state: AgentState) -> Literal["execute", "answer", "compose"]:
         return "compose"
     if state.get("planned_by") not in ("", DEFAULT):
         return "answer"
-    told = bool(state.get("memories")) or bool(earlier(state["messages"]))
-    return "answer" if state.get("intent") == "memory" and told else "compose"
+    return "answer" if state.get("intent") == "memory" and known(state) else "compose"
 
 
 def after_execute(state: AgentState) -> Literal["plan", "answer", "compose"]:

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph.message import add_messages
 
 from app.agents.passages import Passage
+from app.agents.told import facts, relevant
 
 
 class PlannedCall(TypedDict):
@@ -105,6 +106,16 @@ def earlier(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
     """The thread before this turn."""
     place = _last_human(messages)
     return list(messages if place is None else messages[:place])
+
+
+def told(messages: Sequence[AnyMessage]) -> list[str]:
+    """What the user has told in this thread before this turn, sentence by sentence."""
+    return facts([message.text for message in earlier(messages) if isinstance(message, HumanMessage)])
+
+
+def known(state: AgentState) -> list[str]:
+    """What the user has told, in the thread or to be remembered, that may answer this turn's question; best first."""
+    return relevant(question(state["messages"]), told(state["messages"]), state.get("memories", []))
 
 
 def turn_id(messages: Sequence[AnyMessage]) -> str:

@@ -12,7 +12,7 @@ from app.agents.writer import Task
 from app.infra.context import RunContext
 from app.workflows.nodes.progress import progress, superseded
 from app.workflows.services import AgentServices, Node
-from app.workflows.state import AgentState, earlier, passages, question
+from app.workflows.state import AgentState, earlier, known, passages, question
 
 
 def answer(services: AgentServices) -> Node:
@@ -24,7 +24,7 @@ def answer(services: AgentServices) -> Node:
         task = Task(
             question=question(state["messages"]),
             passages=passages(state.get("results", [])),
-            memories=state.get("memories", []),
+            memories=known(state) if state.get("intent") == "memory" else state.get("memories", []),
             earlier=earlier(state["messages"]),
             complexity=state.get("complexity", 0.0),
             problems=verdict["problems"] if verdict else (),

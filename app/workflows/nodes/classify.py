@@ -6,13 +6,14 @@ from typing import Any
 
 from langgraph.runtime import Runtime
 
+from app.agents.told import about_user, answering
 from app.infra.context import RunContext
 from app.infra.errors import Unavailable
 from app.infra.logging import get_logger
 from app.memory.memories import Memories
 from app.workflows.nodes.progress import progress
 from app.workflows.services import AgentServices, Node
-from app.workflows.state import AgentState, new_turn, question
+from app.workflows.state import AgentState, new_turn, question, told
 
 _log = get_logger(__name__)
 
@@ -28,11 +29,14 @@ def classify(services: AgentServices) -> Node:
         asked = question(state["messages"])
         found = await services.classifier.classify(asked)
         entry = services.writer.entry(found.complexity)
+        memories = await _memories(runtime, asked, found.intent)
+        known = answering(asked, [*told(state["messages"]), *memories])
         return {
             **new_turn(retries=min(services.max_answer_retries, entry.retries)),
-            "intent": found.intent,
+            # What the user has told wins over where the examples would look: "my favourite tent" is no product.
+            "intent": "memory" if known else found.intent,
             "complexity": found.complexity,
-            "memories": await _memories(runtime, asked, found.intent),
+            "memories": memories,
         }
 
     return node
@@ -41,10 +45,11 @@ def classify(services: AgentServices) -> Node:
 async def _memories(runtime: Runtime[RunContext], asked: str, intent: str) -> list[str]:
     """What is known of the user and fits the message.
 
-    Nothing without a store or a user, for smalltalk, and while the store does not answer: an answer without what is
-    known beats none.
+    Nothing without a store or a user, for smalltalk that does not ask about the user, and while the store does not
+    answer: an answer without what is known beats none.
     """
-    if runtime.store is None or runtime.context is None or intent == "smalltalk":
+    needless = intent == "smalltalk" and not about_user(asked)
+    if runtime.store is None or runtime.context is None or needless:
         return []
     least = 0.0 if intent == "memory" else LEAST_SCORE
     try:

@@ -13,7 +13,7 @@ from app.infra.context import RunContext
 from app.workflows.nodes.progress import progress
 from app.workflows.routes import beyond_model, only_writes
 from app.workflows.services import Node
-from app.workflows.state import AgentState, passages, question
+from app.workflows.state import AgentState, known, passages, question
 
 
 def compose() -> Node:
@@ -47,6 +47,6 @@ def _answer(state: AgentState) -> tuple[AIMessage, list[Passage]]:
     if note and not results:
         return composed(note, model=model, kind="note"), []
     if state.get("intent") == "memory":
-        return remembered(state.get("memories", []), model=model), []
+        return remembered(known(state), model=model), []
     failures = [result["text"] for result in results if not result["ok"]]
     return nothing_found(model=model, note=note, failures=failures), []

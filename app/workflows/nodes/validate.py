@@ -7,13 +7,17 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from app.agents.passages import sources
-from app.agents.validator import Grounding, check, judge
+from app.agents.text import asks
+from app.agents.told import answering
+from app.agents.validator import LEAST_SUPPORT, LEAST_TOLD_SUPPORT, Grounding, check, judge
 from app.agents.writer import marked
 from app.infra.context import RunContext
 from app.workflows.nodes.progress import progress, superseded
 from app.workflows.routes import led_nowhere
 from app.workflows.services import AgentServices, Node
-from app.workflows.state import AgentState, Verdict, earlier, passages, question
+from app.workflows.state import AgentState, Verdict, passages, question, told
+
+SMALL_REFUSAL = "a small model's refusal means little"
 
 
 def validate(services: AgentServices) -> Node:
@@ -53,16 +57,25 @@ async def _ground(services: AgentServices, state: AgentState, text: str) -> Grou
     found = passages(state.get("results", []))
     asked, memories = question(state["messages"]), state.get("memories", [])
     if not found:
-        if state.get("intent") != "memory":
+        if state.get("intent") != "memory" or not asks(asked):
             return Grounding(bool(text.strip()), 1.0, () if text.strip() else ("the answer is empty",))
-        # What somebody is told about themselves must have come from them.
-        said = [message.text for message in earlier(state["messages"]) if message.type == "human"]
-        return check(text, said, asked, memories)
-    grounding = check(text, [passage["excerpt"] for passage in found], asked, memories)
+        return _of_user(services, state, text)
+    grounding = check(text, [passage["excerpt"] for passage in found], asked, [*memories, *told(state["messages"])])
     if grounding.refusal and services.writer.entry(state.get("complexity", 0.0)).small:
         # Such a model says so of passages that hold the answer: the passage serves better.
-        return Grounding(False, grounding.score, ("a small model's refusal means little",), refusal=True)
+        return Grounding(False, grounding.score, (SMALL_REFUSAL,), refusal=True)
     if services.judge_model is None:
         return grounding
     shown = marked(services.writer.shown(asked, found))
     return await judge(services.models, services.prompts, services.judge_model, text, shown, grounding)
+
+
+def _of_user(services: AgentServices, state: AgentState, text: str) -> Grounding:
+    """What somebody is told about themselves must have come from them."""
+    asked = question(state["messages"])
+    known = [*told(state["messages"]), *state.get("memories", [])]
+    small = services.writer.entry(state.get("complexity", 0.0)).small
+    grounding = check(text, known, asked, least=LEAST_SUPPORT if small else LEAST_TOLD_SUPPORT)
+    if grounding.refusal and small and answering(asked, known):
+        return Grounding(False, grounding.score, (SMALL_REFUSAL,), refusal=True)
+    return grounding

@@ -49,6 +49,22 @@ async def test_what_a_user_told_answers_that_user(desk: Callable[..., Desk]) -> 
     assert await ask(desk(plans=False), store, "bob") == [], "nothing is known of Bob, so no model is asked"
 
 
+@pytest.mark.parametrize("intent", ["data", "documents", "smalltalk"])
+async def test_a_remembered_fact_answers_whatever_the_question_is_taken_for(
+    desk: Callable[..., Desk], intent: str
+) -> None:
+    """ "Which tent is my favourite?" sounds like the product table."""
+    store = InMemoryStore()
+    await Memories(store).remember(TENANT, UserId("ann"), "my favourite tent is the Alpine Tent.")
+    made = desk("Your favourite is the Alpine Tent.", plans=False, small=True)
+    made.classifier.intent = intent
+    graph = build_graph(made.services).compile(store=store)
+    asked: Any = {"messages": [HumanMessage("Which tent is my favourite?")]}
+    values = await graph.ainvoke(asked, context=run_of("ann"))
+    assert values["messages"][-1].text == "Your favourite is the Alpine Tent."
+    assert made.calls == [], "nothing need be looked up"
+
+
 async def test_an_outage_of_the_memory_costs_only_the_memory(desk: Callable[..., Desk]) -> None:
     """The question is still answered as far as it can be."""
 

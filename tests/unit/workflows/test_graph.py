@@ -138,6 +138,50 @@ async def test_what_to_remember_is_remembered_and_confirmed(desk: MakeDesk) -> N
     assert values["messages"][-1].text == "Remembered: my team is called Orion."
 
 
+async def test_what_was_said_in_the_thread_answers_a_question_about_the_user(desk: MakeDesk) -> None:
+    """Whatever the examples take it for: no document and no table knows it."""
+    made = desk("The project is called Yellowtail.", plans=False, small=True, passages=1)
+    graph = agent(made, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    made.classifier.intent = "memory"
+    await ask(graph, "Our project is called Bluefin.", **config)
+    await ask(graph, "Correction, the project is called Yellowtail.", **config)
+    made.classifier.intent = "data"
+    values = await ask(graph, "What is our project called?", **config)
+    assert values["messages"][-1].text == "The project is called Yellowtail."
+    assert values["verdict"]["grounded"]
+    shown = made.models.model.asked[0][-1].text
+    assert "Yellowtail" in shown
+    assert "Bluefin" not in shown, "a small model reads one fact: the one told last"
+
+
+async def test_what_was_said_is_listed_where_no_draft_holds(desk: MakeDesk) -> None:
+    """A small model invents, or says that it cannot know; the fact is there all the same."""
+    made = desk("Your name is Tom.", "I do not know your name.", plans=False, small=True, retries=1)
+    graph = agent(made, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    made.classifier.intent = "memory"
+    await ask(graph, "My name is Marlene and I work in Tromsø. Thanks for asking!", **config)
+    values = await ask(graph, "What is my name?", **config)
+    answer = values["messages"][-1]
+    assert answer.response_metadata["composed"] == "memories"
+    assert answer.text.endswith("\n\n- My name is Marlene and I work in Tromsø.")
+
+
+async def test_a_large_model_s_courtesy_around_a_fact_is_no_invention(desk: MakeDesk) -> None:
+    """It must still not name anybody whom the user has not named."""
+    plan = json.dumps({"calls": []})
+    friendly = "Your name is Marlene. Is there anything else that I may help with?"
+    made = desk(plan, "Nice to meet you, Marlene!", plan, "Your name is Tom.", friendly)
+    graph = agent(made, checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    made.classifier.intent = "memory"
+    told = await ask(graph, "My name is Marlene.", **config)
+    assert told["messages"][-1].text == "Nice to meet you, Marlene!"
+    values = await ask(graph, "What is my name?", **config)
+    assert values["messages"][-1].text == friendly
+
+
 async def test_a_model_that_cannot_write_queries_says_so(desk: MakeDesk) -> None:
     """And quotes nothing that only happens to be nearest: that would look like an answer."""
     made = desk(plans=False)
