@@ -20,6 +20,9 @@ from app.infra.logging import get_logger
 
 _log = get_logger(__name__)
 
+_NAME_CHARS = 64
+"""Of a field's name as the client wrote it, how much is said back; ours are shorter."""
+
 _TITLES = {
     400: "The request cannot be read",
     401: "An API key is needed",
@@ -129,9 +132,10 @@ async def _validation(request: Request, error: RequestValidationError) -> Respon
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method in ("POST", "PUT", "PATCH") and media_type and not media_type.endswith("json"):
         return response(415, "not-json", "send the body with content-type: application/json")
-    # What was sent is left out on purpose: it may be long, and it may be private.
+    # What was sent is left out on purpose: it may be long, and it may be private. So is the end of a field's name.
     places = [
-        {"at": ".".join(str(part) for part in problem["loc"]), "problem": problem["msg"]} for problem in found[:20]
+        {"at": ".".join(str(part)[:_NAME_CHARS] for part in problem["loc"]), "problem": problem["msg"]}
+        for problem in found[:20]
     ]
     detail = "; ".join(f"{place['at']}: {place['problem']}" for place in places)
     return response(422, "invalid", detail, extra={"errors": places})

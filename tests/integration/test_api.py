@@ -194,6 +194,7 @@ BAD_BODIES = [
     (b'{"message": "a", "thread_id": ""}', 422),
     (b'{"message": "a", "graph": "nobody"}', 422),
     (b'{"message": "a", "typo": 1}', 422),
+    (b'{"message": "a", "' + b"k" * 9_000 + b'": 1}', 422),
     (b'{"message": "\\ud800"}', 422),
     (b'{"message": "\xff\xfe"}', 400),
     (b'{"message": "' + b"x" * 30_000 + b'"}', 422),
@@ -212,6 +213,7 @@ async def test_bad_bodies_are_refused_with_a_problem_and_leave_nothing(
     response = await http.post(path, content=body, headers={"content-type": "application/json"})
     assert response.status_code == status, response.text
     assert_problem(response)
+    assert len(response.content) < 1_000, "a problem does not say back what was sent"
     assert kept(service) == before, "a refused request left something in Redis"
 
 
