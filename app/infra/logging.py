@@ -25,6 +25,7 @@ def configure(service: ServiceSettings) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _asyncio_without_details,
         _error_without_its_text,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -70,6 +71,14 @@ def lifecycle() -> logging.Logger:
 def get_logger(name: str) -> Any:
     """A logger whose lines name their module."""
     return structlog.get_logger(module=name)
+
+
+def _asyncio_without_details(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Keep what asyncio says of a failed task or callback; the lines below it print the task with its error's text."""
+    record = event.get("_record")
+    if record is not None and record.name == "asyncio":
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event
 
 
 def _error_without_its_text(_logger: Any, _method: str, event: EventDict) -> EventDict:

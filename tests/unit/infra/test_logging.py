@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -35,6 +37,22 @@ def test_lifecycle_lines_are_logged_whatever_the_level(output: io.StringIO) -> N
     (line,) = output.getvalue().splitlines()
     assert json.loads(line)["event"] == "worker ready"
     assert json.loads(line)["slots"] == 5
+
+
+async def test_a_task_that_nobody_awaits_fails_without_its_errors_text(output: io.StringIO) -> None:
+    """A graph's node may start one; asyncio prints it whole, with what its error quotes."""
+
+    async def fail() -> None:
+        raise ValueError("sk-secret")
+
+    task = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    del task
+    gc.collect()
+    (line,) = output.getvalue().splitlines()
+    assert "sk-secret" not in line
+    assert json.loads(line)["event"] == "Task exception was never retrieved"
+    assert json.loads(line)["error"] == "ValueError"
 
 
 def test_an_errors_text_is_never_logged(output: io.StringIO) -> None:
