@@ -102,11 +102,11 @@ def _service_env(stack: StackConfig, folder: pulumi.Output[str], ports: Ports) -
             "vector-store",
             {"folder": folder, "port": ports.of("vector-store"), "build": machinery_digest("vector_*.py")},
         )
-        env["QDRANT_URL"] = store.url
+        env["QDRANT_URL"], secret["QDRANT_API_KEY"] = store.url, store.api_key
     else:
         env["QDRANT_URL"] = stack.qdrant_url
-    if stack.qdrant_api_key is not None:
-        secret["QDRANT_API_KEY"] = stack.qdrant_api_key.get_secret_value()
+        if stack.qdrant_api_key is not None:
+            secret["QDRANT_API_KEY"] = stack.qdrant_api_key.get_secret_value()
     if not stack.has_a_model:
         model = ModelServer(
             "model-server",

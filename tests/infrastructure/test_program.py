@@ -13,6 +13,7 @@ import pytest
 from pulumi.runtime import mocks, rpc, settings
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
+from components.local import vector_store
 from stacks import config, local
 from stacks.config import StackConfig
 from stacks.outputs import export
@@ -160,6 +161,15 @@ def test_no_secret_is_a_plain_input_of_any_resource(build: Build) -> None:
         for secret in (PASSWORD, MODEL_KEY, "ls-secret", KEY):
             assert secret not in text, f"{args.name} has a secret in clear"
     assert engine.of("Process")["api-stable"]["secret_env"]["OPENAI_API_KEY"] == MODEL_KEY
+
+
+def test_the_vector_store_serves_only_who_has_its_key(build: Build) -> None:
+    """It holds what users asked to be remembered, and every user of the machine can reach its port."""
+    engine, _ = build(qdrantApiKey="of-another-qdrant")
+    processes = engine.of("Process")
+    assert processes["vector-store"]["secret_env"] == {vector_store.API_KEY_VARIABLE: PASSWORD}
+    for name in ("api-stable", "worker-stable-1"):
+        assert processes[name]["secret_env"]["QDRANT_API_KEY"] == PASSWORD
 
 
 def _without_secrets(value: Any) -> Any:
