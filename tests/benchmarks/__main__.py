@@ -126,7 +126,7 @@ def _platform(figures: PlatformFigures) -> str:
         ["the README's question, bundled model", "< 60 s", f"{figures.answer_s:.1f} s", verdict(figures.answer_s < 60)],
         ["`make down`", "-", f"{figures.down_s:.1f} s", ""],
         [
-            "memory after that answer, without the language model",
+            "memory after that, idle, without the language model",
             "< 500 MiB",
             f"{figures.total_mib:.0f} MiB",
             verdict(figures.total_mib < 500),

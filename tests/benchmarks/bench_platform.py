@@ -19,6 +19,10 @@ from pathlib import Path
 from tests.support.service import ROOT
 
 _LONGEST_SECONDS = 1_800
+_SETTLE_SECONDS = 120.0
+_LOOK_SECONDS = 2.0
+_IDLE_SHARE = 0.05
+"""Share of one core below which the stack idles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class PlatformFigures:
     answer_s: float
     down_s: float
     memory_mib: dict[str, float]
-    """Proportional set size (PSS) after the first answer; what processes share is divided among them."""
+    """Proportional set size (PSS) after the first answer, idle; what processes share is divided among them."""
     model_mib: float
     """The bundled language model's server, which is not counted above."""
 
@@ -52,6 +56,7 @@ def measure(*, cold: bool = False) -> PlatformFigures:
             second = _timed(["make", "up"], clone, environment)
             outputs = json.loads(_output(["make", "-s", "outputs"], clone, {**environment, "SHOW_SECRETS": "1"}))
             answer = _ask(outputs)
+            _settle(clone)
             memory = _memory(clone)
         finally:
             down = _timed(["make", "down"], clone, environment)
@@ -102,16 +107,38 @@ def _ask(outputs: dict[str, str]) -> float:
     return time.perf_counter() - started
 
 
+def _settle(clone: Path) -> None:
+    """Wait until the stack idles: after the first start its documents are being indexed."""
+    until, before = time.monotonic() + _SETTLE_SECONDS, _cpu_seconds(clone)
+    while time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+        now = _cpu_seconds(clone)
+        if now - before < _IDLE_SHARE * _LOOK_SECONDS:
+            return
+        before = now
+    raise RuntimeError(f"the stack did not idle within {_SETTLE_SECONDS:g} s")
+
+
+def _cpu_seconds(clone: Path) -> float:
+    total = 0
+    for process in _children(_supervisor(clone)):
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def _memory(clone: Path) -> dict[str, float]:
     """Program → MiB of every process that the stack's supervisor started, and of the supervisor."""
-    pid_file = next(clone.glob(".slipway/dev/**/supervisor*.pid"), None)
-    root = int(pid_file.read_text()) if pid_file else _supervisor(clone)
+    root = _supervisor(clone)
     found = {"supervisor": pss(root)}
-    children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
-    for child in children:
+    for child in _children(root):
         command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         name = _program(command)
-        found[name] = found.get(name, 0.0) + pss(int(child))
+        found[name] = found.get(name, 0.0) + pss(child)
     return found
 
 
