@@ -126,12 +126,13 @@ def _platform(figures: PlatformFigures) -> str:
         ["the README's question, bundled model", "< 60 s", f"{figures.answer_s:.1f} s", verdict(figures.answer_s < 60)],
         ["`make down`", "-", f"{figures.down_s:.1f} s", ""],
         [
-            "memory after that, idle, without the language model",
+            "idle memory after `make up`, without the language model",
             "< 500 MiB",
             f"{figures.total_mib:.0f} MiB",
             verdict(figures.total_mib < 500),
         ],
     ]
+    rows.append(["idle memory after an answer, without the language model", "-", f"{figures.answered_mib:.0f} MiB", ""])
     return f"""A fresh clone on this machine. {machine()}
 
 {table(["figure", "target", "measured", ""], rows)}

@@ -35,7 +35,9 @@ class PlatformFigures:
     answer_s: float
     down_s: float
     memory_mib: dict[str, float]
-    """Proportional set size (PSS) after the first answer, idle; what processes share is divided among them."""
+    """Proportional set size (PSS) once it idles after `make up`; what processes share is divided among them."""
+    answered_mib: float
+    """In all once it idles after the first answer: the model's client and the embedding network are loaded then."""
     model_mib: float
     """The bundled language model's server, which is not counted above."""
 
@@ -55,13 +57,16 @@ def measure(*, cold: bool = False) -> PlatformFigures:
             first = _timed(["make", "up"], clone, environment)
             second = _timed(["make", "up"], clone, environment)
             outputs = json.loads(_output(["make", "-s", "outputs"], clone, {**environment, "SHOW_SECRETS": "1"}))
-            answer = _ask(outputs)
             _settle(clone)
             memory = _memory(clone)
+            answer = _ask(outputs)
+            _settle(clone)
+            later = _memory(clone)
         finally:
             down = _timed(["make", "down"], clone, environment)
         model = memory.pop("model-server", 0.0)
-        return PlatformFigures(cold, first, second, answer, down, memory, model)
+        answered = sum(later.values()) - later["model-server"]
+        return PlatformFigures(cold, first, second, answer, down, memory, answered, model)
 
 
 def _bare(folder: Path) -> dict[str, str]:
