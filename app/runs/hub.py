@@ -32,6 +32,7 @@ _SHARED = 512
 """Entries per run that followers share; who is further behind reads for himself."""
 _SILENCE_SECONDS = 10.0
 """Silence after which the subscribed connection is tried with a PING."""
+_CANCEL_AGAIN_SECONDS = 0.1
 _RECONNECT_SECONDS = (0.05, 1.0)
 """First and longest pause between attempts to subscribe again."""
 
@@ -102,9 +103,10 @@ class EventHub:
                 del self._ends[run_id]
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while running := [task for task in self._tasks if not task.done()]:
+            for task in running:
+                task.cancel()  # again and again: on Python 3.11 the client may swallow one (see `Worker._sleep`)
+            await asyncio.wait(running, timeout=_CANCEL_AGAIN_SECONDS)
 
     async def follow(self, run_id: RunId, after: str = START, *, fresh: bool = False) -> AsyncIterator[Event]:
         """The run's events after the id `after`, as they come, up to and including `end`.

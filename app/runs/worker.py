@@ -130,8 +130,19 @@ class Worker:
     async def _sleep(self, next_due: timedelta | None) -> None:
         """Until woken by a new run, or until the next run is due."""
         longest = _LONGEST_SLEEP_SECONDS if next_due is None else min(_LONGEST_SLEEP_SECONDS, next_due.total_seconds())
+        # In a task of its own: on Python 3.11 the client, which sends by `asyncio.wait_for`, may swallow a cancellation
+        # (https://github.com/python/cpython/issues/86296), and a worker told to stop would go on claiming.
+        waking = asyncio.ensure_future(
+            self._sleeper.blpop([self._keys.wake(self._ledger.release)], timeout=max(0.01, longest))
+        )
+        try:
+            await asyncio.wait({waking})
+        except asyncio.CancelledError:
+            waking.cancel()
+            waking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it any more
+            raise
         with outages():
-            await self._sleeper.blpop([self._keys.wake(self._ledger.release)], timeout=max(0.01, longest))
+            waking.result()
 
     def _begin(self, claim: Claim) -> None:
         task = asyncio.create_task(self._attempt(claim))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -228,6 +229,27 @@ async def test_a_hub_forgets_a_run_when_its_last_follower_leaves(ledger: RunLedg
     assert run.run_id in events_hub._feeds
     await following.aclose()  # type: ignore[attr-defined]
     assert not events_hub._feeds
+
+
+async def test_a_hub_closes_although_the_client_swallows_a_cancellation(
+    ledger: RunLedger, client: Any, keys: Keys
+) -> None:
+    """As `asyncio.wait_for` may on Python 3.11; an api that waits for its hub for ever is killed, not stopped."""
+    run, _ = await claimed(ledger)
+    reading = asyncio.Event()
+
+    async def deaf(*_: Any, **__: Any) -> dict[bytes, Any]:
+        reading.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return {}
+
+    client.xread = deaf
+    async with asyncio.timeout(5):
+        async with hub(client, keys) as running:
+            following = asyncio.create_task(collect(running.follow(run.run_id)))
+            await reading.wait()
+            following.cancel()
 
 
 @pytest.mark.parametrize(
