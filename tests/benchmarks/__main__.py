@@ -111,8 +111,6 @@ every second. {machine()}
 
 
 def _platform(figures: PlatformFigures) -> str:
-    memory = sorted(figures.memory_mib.items(), key=lambda part: -part[1])
-    parts = ", ".join(f"{name} {size:.0f}" for name, size in memory)
     limit = 600 if figures.cold else 180
     up = "nothing but python3, make and git" if figures.cold else "tools and packages in the cache"
     rows = [
@@ -125,19 +123,30 @@ def _platform(figures: PlatformFigures) -> str:
         ["`make up` again: no changes", "< 15 s", f"{figures.second_up_s:.1f} s", verdict(figures.second_up_s < 15)],
         ["the README's question, bundled model", "< 60 s", f"{figures.answer_s:.1f} s", verdict(figures.answer_s < 60)],
         ["`make down`", "-", f"{figures.down_s:.1f} s", ""],
-        [
-            "idle memory after `make up`, without the language model",
-            "< 500 MiB",
-            f"{figures.total_mib:.0f} MiB",
-            verdict(figures.total_mib < 500),
-        ],
     ]
-    rows.append(["idle memory after an answer, without the language model", "-", f"{figures.answered_mib:.0f} MiB", ""])
+    memory = "" if figures.cold else _memory(figures, rows)
     return f"""A fresh clone on this machine. {machine()}
 
 {table(["figure", "target", "measured", ""], rows)}
+{memory}"""
 
-Memory is proportional set size, in MiB: {parts}; the language model's server {figures.model_mib:.0f}.
+
+def _memory(figures: PlatformFigures, rows: list[list[str]]) -> str:
+    """Adds the rows of memory, which does not depend on how the tools came; gives its parts in a sentence."""
+    total, later = f"{figures.total_mib:.0f} MiB", f"{figures.answered_mib:.0f} MiB"
+    rows += [
+        [
+            "idle memory after `make up`, without the language model",
+            "< 500 MiB",
+            total,
+            verdict(figures.total_mib < 500),
+        ],
+        ["idle memory after an answer, without the language model", "-", later, ""],
+    ]
+    parts = sorted(figures.memory_mib.items(), key=lambda part: -part[1])
+    listed = ", ".join(f"{name} {size:.0f}" for name, size in parts)
+    return f"""
+Memory is proportional set size, in MiB: {listed}; the language model's server {figures.model_mib:.0f}.
 """
 
 
