@@ -150,8 +150,12 @@ class RunLedger:
             raise ThreadNotFound(thread_id)
         return thread
 
-    async def claim(self, worker: str, most: int) -> Claims:
-        """Take up to `most` runs that have been due longest, each under a new epoch and for one lease."""
+    async def claim(self, worker: str, most: int, request: str = "") -> Claims:
+        """Take up to `most` runs that have been due longest, each under a new epoch and for one lease.
+
+        Asked again under the same `request`, it gives what it gave: after `RedisUnavailable`, which may have cost
+        the reply only, the runs would else wait for the end of a lease that nobody uses.
+        """
         keys = self._keys
         reply = await _CLAIM(
             self._redis,
@@ -164,7 +168,7 @@ class RunLedger:
                 keys.releases,
                 keys.claim(worker),
             ],
-            args=[most, int(self._settings.lease_seconds * 1000), uuid.uuid4().hex, self.release],
+            args=[most, int(self._settings.lease_seconds * 1000), request or uuid.uuid4().hex, self.release],
         )
         runs, pause = reply
         return Claims(

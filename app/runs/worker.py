@@ -103,13 +103,15 @@ class Worker:
 
     async def _claim_forever(self) -> None:
         slots = self._settings.runs.worker_slots
+        request = uuid.uuid4().hex
         while True:
             while len(self._held) >= slots:
                 self._freed.clear()
                 await self._freed.wait()
             try:
                 asked = slots - len(self._held)
-                claims = await self._claim(asked)
+                claims = await self._claim(asked, request)
+                request = uuid.uuid4().hex
                 for claim in claims.runs:
                     self._begin(claim)
                 if len(claims.runs) < asked:  # nothing more is due, the reply said until when
@@ -118,12 +120,12 @@ class Worker:
                 _log.warning("Redis does not answer", fix="the worker tries again by itself")
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _claim(self, most: int) -> Claims:
-        request = asyncio.ensure_future(self._ledger.claim(self.id, most))
+    async def _claim(self, most: int, request: str) -> Claims:
+        claiming = asyncio.ensure_future(self._ledger.claim(self.id, most, request))
         try:
-            return await asyncio.shield(request)
+            return await asyncio.shield(claiming)
         except asyncio.CancelledError:  # stopping: what was claimed at this very moment goes back
-            for claim in (await request).runs:
+            for claim in (await claiming).runs:
                 await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
             raise
 

@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
+from app.infra.errors import RedisUnavailable
 from app.infra.ids import STABLE
 from app.infra.keys import Keys
-from app.infra.settings import load
+from app.infra.settings import Settings, load
 from app.runs.effects import DirectEffects
 from app.runs.execution import Services
-from app.runs.ledger import RunLedger
+from app.runs.ledger import Claims, RunLedger
 from app.runs.model import Claim, Run, Status
 from app.runs.worker import Worker
 from tests.integration.conftest import TENANT, new_run
 from tests.support import graphs
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 
 class SlowLedger(RunLedger):
@@ -33,16 +35,35 @@ class SlowLedger(RunLedger):
         return await super().claimed(claim)
 
 
-async def test_a_run_that_was_just_claimed_is_drained_too(
-    valkey_server: ValkeyServer, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The signal may come between the claim and the graph's first step: the run is handed over, not finished first."""
+class LosingLedger(RunLedger):
+    """Loses the reply of the first claim that brings a run."""
+
+    lost = False
+
+    async def claim(self, *args: Any) -> Claims:
+        claims = await super().claim(*args)
+        if claims.runs and not self.lost:
+            self.lost = True
+            raise RedisUnavailable("the reply was lost")
+        return claims
+
+
+@pytest.fixture
+def settings(valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in {"REDIS_URL": valkey_server.url, "OPENAI_API_KEY": "sk-not-used", "DRAIN_SECONDS": "30"}.items():
         monkeypatch.setenv(name, value)
-    settings = load(env_file=None)
-    ledger = SlowLedger(client, keys, settings.runs, STABLE)
+    return load(env_file=None)
+
+
+def worker_of(ledger: RunLedger, client: Any, keys: Keys, settings: Settings) -> Worker:
     services = Services(redis=client, keys=keys, settings=settings, store=None, effects=DirectEffects())
-    worker = Worker(ledger, services, {"steps": graphs.steps}.__getitem__)
+    return Worker(ledger, services, {"steps": graphs.steps, "instant": graphs.instant}.__getitem__)
+
+
+async def test_a_run_that_was_just_claimed_is_drained_too(settings: Settings, client: Any, keys: Keys) -> None:
+    """The signal may come between the claim and the graph's first step: the run is handed over, not finished first."""
+    ledger = SlowLedger(client, keys, settings.runs, STABLE)
+    worker = worker_of(ledger, client, keys, settings)
     accepted = await ledger.accept(new_run(graph="steps"))
     working = asyncio.create_task(worker.run())
     async with asyncio.timeout(3):  # the graph's ten steps take as long
@@ -53,3 +74,20 @@ async def test_a_run_that_was_just_claimed_is_drained_too(
         await working
     run = await ledger.get(accepted.run_id, TENANT)
     assert (run.status, run.attempt) == (Status.PENDING, 0)
+
+
+async def test_a_claim_whose_reply_was_lost_is_asked_for_again(settings: Settings, client: Any, keys: Keys) -> None:
+    """Else the run waits for the end of a lease that nobody uses, and has one attempt less."""
+    ledger = LosingLedger(client, keys, settings.runs, STABLE)
+    worker = worker_of(ledger, client, keys, settings)
+    accepted = await ledger.accept(new_run(graph="instant"))
+    working = asyncio.create_task(worker.run())
+    run = await eventually(
+        lambda: ledger.get(accepted.run_id, TENANT),
+        until=lambda run: run.status.ended,
+        seconds=min(5.0, settings.runs.lease_seconds / 2),
+    )
+    assert ledger.lost
+    assert (run.status, run.attempt) == (Status.SUCCESS, 1)
+    worker.stop()
+    await working
