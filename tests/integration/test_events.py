@@ -250,6 +250,7 @@ async def test_a_hub_closes_although_the_client_swallows_a_cancellation(
             following = asyncio.create_task(collect(running.follow(run.run_id)))
             await reading.wait()
             following.cancel()
+            await asyncio.wait({following})
 
 
 @pytest.mark.parametrize(
