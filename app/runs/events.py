@@ -71,8 +71,8 @@ class EventWriter:
     """Writes one attempt's events in order, in groups: whatever gathered while the last group was on its way.
 
     The first event of a quiet run goes out at once; those that follow gather for some milliseconds, so that a burst
-    costs a round trip per group and not per token. While Redis is away
-    it keeps trying; when the run has a newer owner, or the backlog is full, `failed` is called once with the error.
+    costs a round trip per group and not per token. While Redis is away it keeps trying; when the run has a newer
+    owner, or the backlog is full, `failed` is called once with the error.
     """
 
     def __init__(
@@ -100,26 +100,26 @@ class EventWriter:
         """Wait until all that was put is written. Raises what writing ended with."""
         if self._waiting and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._write())
-        self._hurry.set()
-        while self._task is not None and not self._task.done():
-            await asyncio.shield(self._task)
-        self._hurry.clear()
-        if self._error is not None:
-            raise self._error
+        await self._settle()
 
     async def finish(self) -> list[tuple[str, bytes]]:
         """The events that are not yet on their way, for the script that ends the run. Raises as `flush`."""
         self._finishing = True
         if len(self._waiting) > _BATCH:
             await self.flush()
-        self._hurry.set()
-        while self._task is not None and not self._task.done():
-            await asyncio.shield(self._task)
-        if self._error is not None:
-            raise self._error
+        await self._settle()
         rest = list(self._waiting)
         self._waiting.clear()
         return rest
+
+    async def _settle(self) -> None:
+        """Wait for what is on its way, without letting more gather. Raises what writing ended with."""
+        self._hurry.set()
+        while self._task is not None and not self._task.done():
+            await asyncio.shield(self._task)
+        self._hurry.clear()
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         """Give up what is not yet written: the attempt is over."""

@@ -171,7 +171,7 @@ class Execution:
         usage = self._usage.usage_metadata
         price = cost(usage)
         found: dict[str, Any] = {
-            **identity(self._run),
+            **self._run.identity,
             "answer": "" if last is None else last.text,
             "model": None if last is None else last.response_metadata.get("model_name"),
             "sources": values.get("sources", []) if isinstance(values, dict) else [],
@@ -187,11 +187,6 @@ class Execution:
             "finish_reason": finish_reason,
         }
         return found
-
-
-def identity(run: Run) -> dict[str, Any]:
-    """What every result of a run begins with."""
-    return {"run_id": run.run_id, "thread_id": run.thread_id, "release": run.release, "graph": run.graph}
 
 
 def cut_off(answer: BaseMessage) -> bool:

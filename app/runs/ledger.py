@@ -191,7 +191,6 @@ class RunLedger:
 
         Raises `StaleEpoch` when a newer worker owns it or it was ended by another.
         """
-        settings = self._settings
         try:
             await _COMPLETE(
                 self._redis,
@@ -201,9 +200,7 @@ class RunLedger:
                     str(claim.epoch),
                     status,
                     orjson.dumps({**result, "status": status, "attempt": claim.attempt}),
-                    settings.run_retention_seconds,
-                    settings.event_retention_seconds,
-                    settings.thread_retention_seconds,
+                    *self._times_to_live(),
                     claim.attempt,
                     *[part for event in events for part in event],
                 ],
@@ -233,24 +230,14 @@ class RunLedger:
         run = await self.get(run_id, tenant)
         if run.status.ended:
             return run
-        settings = self._settings
-        result = {
-            "run_id": run.run_id,
-            "thread_id": run.thread_id,
-            "release": run.release,
-            "graph": run.graph,
-            "status": Status.CANCELLED,
-            "attempt": run.attempt,
-        }
+        result = {**run.identity, "status": Status.CANCELLED, "attempt": run.attempt}
         await _CANCEL(
             self._redis,
             keys=self._finish_keys(run.run_id, run.thread_id, run.release),
             args=[
                 run_id,
                 orjson.dumps(result),
-                settings.run_retention_seconds,
-                settings.event_retention_seconds,
-                settings.thread_retention_seconds,
+                *self._times_to_live(),
             ],
         )
         return await self.get(run_id, tenant)
@@ -278,6 +265,11 @@ class RunLedger:
             {name.decode(): int(at) for name, at in seen.items()},
             seconds * 1000 + micros // 1000,
         )
+
+    def _times_to_live(self) -> tuple[int, int, int]:
+        """How long an ended run's record, its events and its thread are kept, in seconds: for `finish.lua`."""
+        settings = self._settings
+        return settings.run_retention_seconds, settings.event_retention_seconds, settings.thread_retention_seconds
 
     def _finish_keys(self, run_id: RunId, thread_id: ThreadId, release: Release) -> list[str]:
         """The twelve keys of `finish.lua`, which `accept.lua` takes too."""

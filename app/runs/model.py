@@ -78,6 +78,11 @@ class Run:
     request_id: str
     traceparent: str
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every result of the run begins with."""
+        return {"run_id": self.run_id, "thread_id": self.thread_id, "release": self.release, "graph": self.graph}
+
     @classmethod
     def of(cls, record: dict[bytes, bytes], *, state: bytes | None, attempt: bytes | None) -> Run:
         """From the record and, while it is unfinished, its live state and attempt."""

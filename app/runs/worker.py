@@ -29,7 +29,7 @@ from app.infra.redis import connect, outages
 from app.infra.retries import backoff, is_transient
 from app.runs.encoding import encode, plain
 from app.runs.events import EventWriter
-from app.runs.execution import Execution, Outcome, RunTimedOut, Services, bounded, identity
+from app.runs.execution import Execution, Outcome, RunTimedOut, Services, bounded
 from app.runs.heartbeat import Heartbeat
 from app.runs.ledger import Claims, RunLedger
 from app.runs.model import Claim, Run, Status
@@ -203,7 +203,7 @@ class Worker:
     async def _execute(self, run: Run, held: _Held) -> None:
         claim = held.claim
         if claim.cancelling:
-            return await self._complete(run, claim, Outcome(Status.CANCELLED, identity(run)))
+            return await self._complete(run, claim, Outcome(Status.CANCELLED, run.identity))
         if claim.attempt > self._settings.runs.run_max_attempts:
             return await self._complete(run, claim, _failed(run, "attempts_exhausted"))
         events = EventWriter(
@@ -250,7 +250,7 @@ class Worker:
     async def _ended_on_request(self, run: Run, held: _Held, events: EventWriter) -> Outcome | None:
         """After we cancelled the attempt's own task: what the reason for it asks for."""
         if held.ending == "cancelled":
-            return Outcome(Status.CANCELLED, identity(run))
+            return Outcome(Status.CANCELLED, run.identity)
         if held.ending == "drain":
             await self._hand_over(held.claim)
             return None
@@ -281,7 +281,7 @@ class Worker:
             return None
         _log.error("run failed", exc_info=error, attempt=claim.attempt)
         if isinstance(error, RunTimedOut):
-            return Outcome(Status.TIMEOUT, {**identity(run), "error": {"kind": "run_timeout"}})
+            return Outcome(Status.TIMEOUT, {**run.identity, "error": {"kind": "run_timeout"}})
         return _failed(run, "dependency_unavailable" if is_transient(error) else "internal")
 
     async def _complete(
@@ -340,7 +340,7 @@ class Worker:
 
 
 def _failed(run: Run, kind: str) -> Outcome:
-    return Outcome(Status.ERROR, {**identity(run), "error": {"kind": kind}})
+    return Outcome(Status.ERROR, {**run.identity, "error": {"kind": kind}})
 
 
 def _cause(error: BaseException, kind: type[Exception]) -> Exception | None:
