@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from typing import Any, Self
 import httpx
 
 from tests.support.valkey import free_port
+from tests.support.waiting import until_it_answers
 
 FIXTURES = Path(__file__).with_name("fixtures")
 LAUNCHER = "SLIPWAY_AIMOCK"
@@ -90,17 +90,13 @@ class ModelServer:
         response.raise_for_status()
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                if httpx.get(f"{self.origin}/ready", timeout=2).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                log = Path(self._log.name).read_text(errors="replace")
-                raise RuntimeError(f"the model server did not start; its log ends:\n{log[-3000:]}")
-            time.sleep(0.02)
+        until_it_answers(
+            f"{self.origin}/ready",
+            self._process,
+            Path(self._log.name),
+            name="the model server",
+            seconds=_START_SECONDS,
+        )
 
     def close(self) -> None:
         """End it, by its own process id."""

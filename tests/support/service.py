@@ -19,6 +19,7 @@ import redis
 from app.infra.auth import record_of
 from app.infra.keys import Keys
 from tests.support.valkey import ValkeyServer, free_port
+from tests.support.waiting import until_it_answers
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "slw_testtesttest_" + "k" * 43
@@ -125,16 +126,9 @@ class Service:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                if httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            if self.api._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the api did not start; its log ends:\n{self.api.log[-3000:]}")
-            time.sleep(0.02)
+        until_it_answers(
+            f"{self.url}/healthz", self.api._process, self.api.log_path, name="the api", seconds=_START_SECONDS
+        )
         for worker in self.workers:
             worker.wait_for("worker ready")
 
