@@ -27,11 +27,12 @@ class FencedLua:
     """A Lua script that runs only under the newest epoch.
 
     The script's own KEYS begin at 2 and its ARGV at 3: the fence takes the first places. A refused
-    write raises `StaleEpoch`; nothing of the script has run then.
+    write raises `StaleEpoch`; nothing of the script has run then. Files named before the script's
+    own hold functions that it shares with others.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._lua = Lua(_FENCE + (folder / name).read_text(), name=name)
+    def __init__(self, folder: Path, *names: str) -> None:
+        self._lua = Lua(_FENCE + "".join((folder / name).read_text() for name in names), name=names[-1])
 
     async def __call__(self, redis_: Any, *, epochs: str, fence: Fence | None, keys: list[str], args: list[Any]) -> Any:
         """Run it for `fence`; None writes unfenced, which only maintenance outside any run may do."""

@@ -19,7 +19,7 @@ while id ~= '' and left > 0 and #steps < tonumber(ARGV[3]) do
   local names, values = {}, {}
   for _, write in ipairs(redis.call('ZRANGE', KEYS[4], '[' .. name .. '\0', '(' .. name .. '\1', 'BYLEX')) do
     local value = redis.call('HGET', KEYS[3], write)
-    if not value or open[head_of(value)[1]] then
+    if not value or open[head_of(value)[2]] then
       names[#names + 1] = write
       values[#values + 1] = value
     end

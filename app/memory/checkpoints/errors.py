@@ -22,3 +22,26 @@ class ThreadTaken(Conflict):
     def __init__(self, thread_id: str) -> None:
         super().__init__(f"thread {thread_id} has checkpoints of its own", fix="copy to a new thread")
         self.thread_id = thread_id
+
+
+class RunNeeded(Conflict):
+    """A run's checkpoints cannot go: later ones are computed from what it has added to a `DeltaChannel`."""
+
+    def __init__(self, run_id: str, thread_id: str) -> None:
+        super().__init__(
+            f"later checkpoints of thread {thread_id} are computed from those of run {run_id}",
+            fix="delete the later runs with it, or the thread, or wait until the channel has stored its whole value "
+            "(its snapshot_frequency)",
+        )
+        self.run_id, self.thread_id = run_id, thread_id
+
+
+class CheckpointSealed(SlipwayError):
+    """A checkpoint is encrypted and cannot be opened here. `cipher` names the key, not its value."""
+
+    def __init__(self, cipher: str, problem: str = "no such key is set") -> None:
+        super().__init__(
+            f"a checkpoint is encrypted with {cipher}: {problem}",
+            fix="name the key that wrote it in CHECKPOINT_ENCRYPTION_KEY, after the one that writes now",
+        )
+        self.cipher = cipher

@@ -7,15 +7,20 @@
 | {agent-tasks}:cp:<thread>:blobs  | hash | namespace, channel, version -> value; each version stored once     |
 | {agent-tasks}:cp:<thread>:writes | hash | name, task, index -> what the task wrote after that checkpoint     |
 | {agent-tasks}:cp:<thread>:written| zset | names of those writes, score 0, to find them by checkpoint         |
-| {agent-tasks}:cp-run:<run>       | set  | threads in which the run has made checkpoints                      |
+| {agent-tasks}:cp-run:<run>       | set  | threads in which the run has written                               |
+| {agent-tasks}:cp-threads         | zset | threads that have checkpoints, score: end of their life, unix s    |
 
 Five keys per thread, however many checkpoints and subgraphs it has: each write renews the life of all five at the
 same moment, so no part of a living thread can run out before another. A name is `<namespace>NUL<checkpoint id>`; the
 parts of longer names are joined by NUL too, which no namespace may hold.
+
+A record names the run that made it, and so does a write; a write that took the place of another run's carries that
+one behind it. So what a run has done to a thread can be taken back (`rollback`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -145,8 +150,19 @@ class Record:
         return cls(run_id, parent, blobs, (kind, checkpoint), (metadata_kind, metadata))
 
 
-def dump_write(serde: SerializerProtocol, channel: str, task_path: str, value: Any) -> bytes:
-    return _framed([channel, task_path], write_value(serde, value))
+def dump_write(serde: SerializerProtocol, run_id: str, channel: str, task_path: str, value: Any) -> bytes:
+    """A write as a head that scripts read too (msgpack: run id, channel, task path, length of the value) and its value.
+
+    `run_id` is empty outside a run. Whatever follows the value is the write of another run whose place this one took,
+    in the same form: `put_writes.lua` keeps it there.
+    """
+    body = write_value(serde, value)
+    return _framed([run_id, channel, task_path, len(body)], body)
+
+
+def parent_of(name: str, record: Record) -> str:
+    """The name of a checkpoint's parent; empty for a first one."""
+    return f"{split(name)[0]}{NUL}{record.parent}" if record.parent else ""
 
 
 def write_slot(channel: str, position: int) -> int:
@@ -159,20 +175,19 @@ def load_writes(serde: SerializerProtocol, names: list[bytes], stored: list[byte
     writes = []
     for name, packed in zip(names, stored, strict=True):
         _, _, task_id, slot = name.decode().split(NUL)
-        (channel, task_path), value = _unframed(packed)
+        (_, channel, task_path, length), value = _unframed(packed)
         order = writes_sort_key(task_path, task_id, int(slot))
-        writes.append((order, (task_id, channel, read_value(serde, value))))
+        writes.append((order, (task_id, channel, read_value(serde, value[:length]))))
     writes.sort(key=lambda write: write[0])
     return [write for _, write in writes]
 
 
-def _framed(head: list[str], body: bytes) -> bytes:
+def _framed(head: Sequence[str | int], body: bytes) -> bytes:
     """A head that scripts can read (their msgpack knows text, not binary) before a body that they only pass on."""
     packed = ormsgpack.packb(head)
     return len(packed).to_bytes(_HEAD_BYTES, "big") + packed + body
 
 
-def _unframed(stored: bytes) -> tuple[list[str], bytes]:
+def _unframed(stored: bytes) -> tuple[list[Any], bytes]:
     end = _HEAD_BYTES + int.from_bytes(stored[:_HEAD_BYTES], "big")
-    head: list[str] = ormsgpack.unpackb(stored[_HEAD_BYTES:end])
-    return head, stored[end:]
+    return ormsgpack.unpackb(stored[_HEAD_BYTES:end]), stored[end:]

@@ -1,7 +1,8 @@
 -- put.lua: store one checkpoint: its record, the channel values that are new, its place in the index.
 -- KEYS  2 index (zset of names, lexical)   3 records (hash name -> record)   4 blobs (hash blob name -> value)
---       5 writes (hash)   6 written (zset)   7 threads of the run (set)
--- ARGV  3 ttl, s   4 name   5 record   6 thread id; '' when the checkpoint names no run
+--       5 writes (hash)   6 written (zset)   7 threads (zset, by the end of their life in unix s)
+--       8 threads of the run (set), only when the checkpoint names one
+-- ARGV  3 ttl, s   4 thread id   5 name   6 record
 --       7 how many new values follow, each as blob name and value; then the names of the stored values it refers to
 -- Reply: those of the last that are not stored. Then nothing was written, and the caller sends them as new ones.
 local last = 7 + 2 * ARGV[7]
@@ -11,12 +12,7 @@ for i = last + 1, #ARGV do
 end
 if #missing > 0 then return missing end
 for i = 8, last, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
-redis.call('HSET', KEYS[3], ARGV[4], ARGV[5])
-redis.call('ZADD', KEYS[2], 0, ARGV[4])
--- All of the thread, not only what was written now: a channel that never changes must live as long as its thread.
-for i = 2, 6 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
-if ARGV[6] ~= '' then
-  redis.call('SADD', KEYS[7], ARGV[6])
-  redis.call('EXPIRE', KEYS[7], ARGV[3])
-end
+redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+redis.call('ZADD', KEYS[2], 0, ARGV[5])
+live(2, ARGV[3], ARGV[4])
 return missing

@@ -1,13 +1,27 @@
 -- put_writes.lua: store what tasks wrote after a checkpoint; doing it twice changes nothing.
 -- KEYS  2 index (zset)   3 records (hash)   4 blobs (hash)   5 writes (hash write name -> value)
---       6 written (zset of write names, lexical)
--- ARGV  3 ttl, s   then triples: write name, value, 'first' when the first value stays, 'last' when the last one counts
-for i = 4, #ARGV, 3 do
-  if ARGV[i + 2] == 'last' then
-    redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
-  else
-    redis.call('HSETNX', KEYS[5], ARGV[i], ARGV[i + 1])
-  end
-  redis.call('ZADD', KEYS[6], 0, ARGV[i])
+--       6 written (zset of write names, lexical)   7 threads (zset)   8 threads of the run (set), only within one
+-- ARGV  3 ttl, s   4 thread id
+--       then triples: write name, value, 'first' when the first value stays, 'last' when the last one counts
+local function parts(stored)
+  local start = 4 + struct.unpack('>I4', stored)
+  local head = cmsgpack.unpack(stored:sub(5, start))
+  return head[1], stored:sub(start + head[4] + 1)
 end
-for i = 2, 6 do redis.call('EXPIRE', KEYS[i], ARGV[3]) end
+
+for i = 5, #ARGV, 3 do
+  local name, value = ARGV[i], ARGV[i + 1]
+  if ARGV[i + 2] == 'first' then
+    redis.call('HSETNX', KEYS[5], name, value)
+  else
+    -- What another run had written here is kept behind the new value, for the case that this run is taken back.
+    local before = redis.call('HGET', KEYS[5], name)
+    if before then
+      local run, older = parts(before)
+      value = value .. (run == parts(value) and older or before)
+    end
+    redis.call('HSET', KEYS[5], name, value)
+  end
+  redis.call('ZADD', KEYS[6], 0, name)
+end
+live(2, ARGV[3], ARGV[4])

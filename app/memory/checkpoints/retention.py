@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
@@ -17,15 +17,15 @@ from app.infra.ids import ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import Lua, outages
 from app.memory.checkpoints import layout
-from app.memory.checkpoints.errors import CheckpointDamaged, ThreadTaken
-from app.memory.checkpoints.layout import NUL, Record, ThreadKeys
+from app.memory.checkpoints.errors import CheckpointDamaged, RunNeeded, ThreadTaken
+from app.memory.checkpoints.layout import Record, ThreadKeys
 
 _FOLDER = Path(__file__).parent
 _READ = Lua((_FOLDER / "read.lua").read_text(), name="read.lua")
 _DROP = FencedLua(_FOLDER, "drop.lua")
 _SWEEP = FencedLua(_FOLDER, "sweep.lua")
 _FORGET = FencedLua(_FOLDER, "forget.lua")
-_COPY = FencedLua(_FOLDER, "copy.lua")
+_COPY = FencedLua(_FOLDER, "live.lua", "copy.lua")
 
 _CHUNK = 200
 """Checkpoints that one script reads or removes, so that Redis serves others in between."""
@@ -41,14 +41,14 @@ class Retention(BaseCheckpointSaver[str]):
     async def adelete_thread(self, thread_id: str) -> None:
         """Remove every key of a thread. Nothing happens when there is none."""
         thread = layout.thread(thread_id)
-        runs = {record.run_id for _, record in await self._records(thread) if record.run_id}
-        await self._forget(thread, ThreadKeys.of(self._keys, thread).all, runs)
+        runs = {record.run_id for record in (await self._records(thread, damaged=True)).values() if record.run_id}
+        await self._forget(thread, runs, "all")
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Remove the checkpoints that these runs have made, in every thread, with what tasks wrote after them.
 
-        State that later checkpoints refer to stays. Threads whose graph has a `DeltaChannel` must not lose a run in
-        the middle: see the base class.
+        State that later checkpoints refer to stays. Raises `RunNeeded`, before anything is removed, when a later
+        checkpoint computes a `DeltaChannel` from what the run has added.
         """
         wanted = set(run_ids)
         threads: set[ThreadId] = set()
@@ -56,9 +56,17 @@ class Retention(BaseCheckpointSaver[str]):
             with outages():
                 found = await self._redis.smembers(self._keys.checkpoint_run(run_id))
             threads |= {ThreadId(thread.decode()) for thread in found}
+        dropped = {}
         for thread in threads:
-            await self._drop(thread, [name for name, record in await self._records(thread) if record.run_id in wanted])
-            await self._forget(thread, [], wanted)
+            records = await self._records(thread)
+            dropped[thread] = {name for name, record in records.items() if record.run_id in wanted}
+            for name, record in records.items():
+                parent = layout.parent_of(name, record)
+                if name not in dropped[thread] and parent in dropped[thread] and self._open_channels(record):
+                    raise RunNeeded(records[parent].run_id, thread)
+        for thread, names in dropped.items():
+            await self._drop(thread, sorted(names))
+            await self._forget(thread, wanted)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """`keep_latest` leaves the newest checkpoint of each namespace, `delete` none.
@@ -73,7 +81,7 @@ class Retention(BaseCheckpointSaver[str]):
                 await self.adelete_thread(thread_id)
                 continue
             thread = layout.thread(thread_id)
-            records = dict(await self._records(thread))
+            records = await self._records(thread)
             kept: set[str] = set()
             for newest in _newest(records):
                 kept |= self._needed(newest, records)
@@ -87,11 +95,10 @@ class Retention(BaseCheckpointSaver[str]):
         source, target = layout.thread(source_thread_id), layout.thread(target_thread_id)
         if source == target:
             return
-        runs = {record.run_id for _, record in await self._records(source) if record.run_id}
+        runs = {record.run_id for record in (await self._records(source)).values() if record.run_id}
         keys = [*ThreadKeys.of(self._keys, source).all, *ThreadKeys.of(self._keys, target).all]
-        others = await self._write(
-            _COPY, [*keys, *(self._keys.checkpoint_run(run_id) for run_id in sorted(runs))], [self._ttl, target]
-        )
+        keys += [self._keys.checkpoint_threads, *(self._keys.checkpoint_run(run_id) for run_id in sorted(runs))]
+        others = await self._write(_COPY, keys, [self._ttl, target])
         if others:
             raise ThreadTaken(target)
 
@@ -112,14 +119,16 @@ class Retention(BaseCheckpointSaver[str]):
             raise CheckpointDamaged(thread_id, layout.split(name)[1], "its record")
         return name, Record.load(found[1])
 
-    async def _records(self, thread: ThreadId) -> list[tuple[str, Record]]:
-        """Every checkpoint of a thread by name, without values."""
+    async def _records(self, thread: ThreadId, *, damaged: bool = False) -> dict[str, Record]:
+        """Every checkpoint of a thread by name, without values. `damaged` passes over those that have lost a part."""
         with outages():
             names = [name.decode() for name in await self._redis.zrange(ThreadKeys.of(self._keys, thread).index, 0, -1)]
-        records = []
+        records = {}
         for start in range(0, len(names), _CHUNK):
-            part = await self._read(thread, names[start : start + _CHUNK], values=False)
-            records += [self._record(thread, found) for found in part if found is not None]
+            for found in await self._read(thread, names[start : start + _CHUNK], values=False):
+                if found is not None and not (damaged and found[1] is None):
+                    name, record = self._record(thread, found)
+                    records[name] = record
         return records
 
     async def _drop(self, thread: ThreadId, names: list[str]) -> None:
@@ -130,31 +139,35 @@ class Retention(BaseCheckpointSaver[str]):
         if names:
             await self._write(_SWEEP, [keys.records, keys.blobs], [])
 
-    async def _forget(self, thread: ThreadId, keys: list[str], runs: set[str]) -> None:
+    async def _forget(self, thread: ThreadId, runs: set[str], what: Literal["sets", "all"] = "sets") -> None:
         sets = [self._keys.checkpoint_run(run_id) for run_id in sorted(runs)]
-        await self._write(_FORGET, [*keys, *sets], [thread, len(keys)])
+        keys = [*ThreadKeys.of(self._keys, thread).all, self._keys.checkpoint_threads, *sets]
+        await self._write(_FORGET, keys, [thread, what])
 
     async def _threads(self) -> AsyncIterator[ThreadId]:
-        """Every thread that has checkpoints."""
-        before, after = ThreadKeys.of(self._keys, ThreadId("*")).index.split("*")
+        """Every thread that has checkpoints, once."""
+        seen = set()
         with outages():
-            async for key in self._redis.scan_iter(match=f"{before}*{after}", count=1000):
-                yield ThreadId(key.decode()[len(before) : -len(after)])
+            async for thread, _ in self._redis.zscan_iter(self._keys.checkpoint_threads, count=_CHUNK):
+                if thread not in seen:
+                    seen.add(thread)
+                    yield ThreadId(thread.decode())
 
-    def _needed(self, name: str, records: dict[str, Record]) -> set[str]:
-        """`name` and the ancestors from which its delta channels are computed: back to each one's last snapshot.
+    def _open_channels(self, record: Record) -> set[str]:
+        """Delta channels of a checkpoint whose whole value stands in an ancestor of it.
 
         LangGraph counts in the metadata the steps since each delta channel's snapshot; none are named there for a
         channel whose whole value stands in the checkpoint itself.
         """
+        return set(self.serde.loads_typed(record.metadata).get("counters_since_delta_snapshot") or ())
+
+    def _needed(self, name: str, records: dict[str, Record]) -> set[str]:
+        """`name` and the ancestors from which its delta channels are computed: back to each one's last snapshot."""
         needed = {name}
         namespace = layout.split(name)[0]
         record = records[name]
-        open_ = set(self.serde.loads_typed(record.metadata).get("counters_since_delta_snapshot") or ())
-        while open_ and record.parent:
-            name = f"{namespace}{NUL}{record.parent}"
-            if name not in records:
-                break
+        open_ = self._open_channels(record)
+        while open_ and (name := layout.parent_of(name, record)) in records:
             needed.add(name)
             record = records[name]
             open_ -= {layout.channel_of(blob, namespace) for blob in record.blobs}

@@ -37,12 +37,13 @@ from app.memory.checkpoints import layout
 from app.memory.checkpoints.delta import DeltaHistory
 from app.memory.checkpoints.errors import CheckpointDamaged
 from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
+from app.memory.checkpoints.rollback import Rollback
 from app.memory.checkpoints.serializer import serializer
 from app.memory.checkpoints.sync import SyncSaver
 
 _FOLDER = Path(__file__).parent
-_PUT = FencedLua(_FOLDER, "put.lua")
-_PUT_WRITES = FencedLua(_FOLDER, "put_writes.lua")
+_PUT = FencedLua(_FOLDER, "live.lua", "put.lua")
+_PUT_WRITES = FencedLua(_FOLDER, "live.lua", "put_writes.lua")
 _SERIALIZER = serializer()
 
 _PAGE = 20
@@ -56,7 +57,7 @@ def _with_types(serde: SerializerProtocol, types: frozenset[tuple[str, ...]]) ->
     return BaseCheckpointSaver[str](serde=serde).with_allowlist(types).serde
 
 
-class RedisSaver(DeltaHistory, SyncSaver):
+class RedisSaver(DeltaHistory, Rollback, SyncSaver):
     """Checkpoints of all threads under one prefix. Cheap: a worker makes one per run, bound to the run's fence.
 
     `fence` None reads, and writes for maintenance outside any run. `ttl_seconds` is how long a thread lives after
@@ -107,7 +108,7 @@ class RedisSaver(DeltaHistory, SyncSaver):
         facts = cast(dict[str, Any], get_checkpoint_metadata(config, metadata))
         if self._fence is not None:
             facts.setdefault("run_id", self._fence.run_id)
-        run_id = str(facts.get("run_id") or "")
+        run_id = self._fence.run_id if self._fence is not None else str(facts.get("run_id") or "")
         bare = {part: value for part, value in checkpoint.items() if part != "channel_values"}
         record = Record(
             run_id, place.checkpoint_id, list(blobs), self.serde.dumps_typed(bare), self.serde.dumps_typed(facts)
@@ -118,8 +119,8 @@ class RedisSaver(DeltaHistory, SyncSaver):
             sent = [(blob, layout.write_value(self.serde, values[blobs[blob]])) for blob in new]
             missing = await self._write(
                 _PUT,
-                [*ThreadKeys.of(self._keys, place.thread_id).all, self._keys.checkpoint_run(run_id)],
-                [self._ttl, name, record, place.thread_id if run_id else "", len(sent)]
+                self._written(place.thread_id, run_id),
+                [self._ttl, place.thread_id, name, record, len(sent)]
                 + [part for pair in sent for part in pair]
                 + [blob for blob in blobs if blob not in new],
             )
@@ -133,12 +134,13 @@ class RedisSaver(DeltaHistory, SyncSaver):
         """Store what a task wrote after a checkpoint. Doing it again changes nothing, except that the newest error,
         interrupt or resume of a task counts. Raises `StaleEpoch`, `RedisUnavailable`."""
         place = Place.of(config)
-        args: list[Any] = [self._ttl]
+        run_id = "" if self._fence is None else self._fence.run_id
+        args: list[Any] = [self._ttl, place.thread_id]
         for position, (channel, value) in enumerate(writes):
             name = f"{place.name}{NUL}{task_id}{NUL}{layout.write_slot(channel, position)}"
             stays = "last" if channel in WRITES_IDX_MAP else "first"
-            args += [name, layout.dump_write(self.serde, channel, task_path, value), stays]
-        await self._write(_PUT_WRITES, ThreadKeys.of(self._keys, place.thread_id).all, args)
+            args += [name, layout.dump_write(self.serde, run_id, channel, task_path, value), stays]
+        await self._write(_PUT_WRITES, self._written(place.thread_id, run_id), args)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the newest of its namespace; None when there is none.
@@ -160,7 +162,7 @@ class RedisSaver(DeltaHistory, SyncSaver):
         """Checkpoints, newest first, read a page at a time.
 
         Of one thread; of one namespace when `config` names it, else of all. Without `config` of every thread, one
-        thread after the other: that scans the key space. `filter` compares metadata for equality.
+        thread after the other, in no order among them. `filter` compares metadata for equality.
         """
         if limit is not None and limit <= 0:
             return
@@ -194,6 +196,11 @@ class RedisSaver(DeltaHistory, SyncSaver):
         clone = copy.copy(self)
         clone.serde = _with_types(cast(Any, self.serde), frozenset(extra_allowlist))
         return clone
+
+    def _written(self, thread: ThreadId, run_id: str) -> list[str]:
+        """The keys of a script that writes to a thread: see live.lua."""
+        sets = [self._keys.checkpoint_run(run_id)] if run_id else []
+        return [*ThreadKeys.of(self._keys, thread).all, self._keys.checkpoint_threads, *sets]
 
     async def _write(self, script: FencedLua, keys: list[str], args: list[Any]) -> Any:
         try:

@@ -54,7 +54,7 @@ def test_writes_come_in_the_order_in_which_a_run_applies_them() -> None:
     serde = serializer()
     given = [("p2", "a", 0), ("p1", "b", 10), ("p1", "b", 2), ("", "c", 0), ("p1", "a", -1)]
     names = [f"ns{NUL}id{NUL}{task}{NUL}{slot}".encode() for _, task, slot in given]
-    stored = [layout.dump_write(serde, "c", path, [path, slot]) for path, _, slot in given]
+    stored = [layout.dump_write(serde, "r", "c", path, [path, slot]) for path, _, slot in given]
     values = [value for _, _, value in layout.load_writes(serde, names, stored)]
     assert values == [["", 0], ["p1", -1], ["p1", 2], ["p1", 10], ["p2", 0]]
 
