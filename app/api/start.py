@@ -3,40 +3,77 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.api.dependencies import Api
 from app.api.problems import ProblemError, request_id
 from app.infra import telemetry
 from app.infra.auth import Caller
-from app.infra.errors import RedisUnavailable
+from app.infra.errors import RedisUnavailable, RunNotFound
 from app.infra.ids import ID_PATTERN, RunId, ThreadId, new_id
-from app.runs.model import Accepted, NewRun
+from app.runs.model import Accepted, NewRun, Strategy
 
 _LOOK_AGAIN_SECONDS = 0.5
 
 
 class ChatRequest(BaseModel):
-    """A message for the agent; the body of every way to start a run."""
+    """A message for the agent, or the answer to what it asked; the body of every way to start a run."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    message: Annotated[str, Field(min_length=1, description="What the user says.")]
+    message: Annotated[str | None, Field(min_length=1, description="What the user says.")] = None
+    resume: Annotated[
+        Any,
+        Field(
+            description="In place of `message`: the answer to what the thread's last run asked (status `interrupted`). "
+            "With several questions, an object from each `interrupts[].id` to its answer."
+        ),
+    ] = None
     thread_id: Annotated[
         str | None, Field(pattern=ID_PATTERN, description="The conversation to go on with; left out, a new one begins.")
     ] = None
     graph: Annotated[str | None, Field(description="Which registered graph answers; default: DEFAULT_GRAPH.")] = None
+    multitask_strategy: Annotated[
+        Literal["reject", "enqueue", "interrupt", "rollback"],
+        Field(
+            description="When the thread has an unfinished run: refuse this one (409), let it wait, or stop that one and "
+            "keep (`interrupt`) or undo (`rollback`) what it did to the thread."
+        ),
+    ] = "enqueue"
 
     @field_validator("message")
     @classmethod
-    def _says_something(cls, value: str) -> str:
-        if not value.strip():
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
             raise ValueError("must say something")
         return value
+
+    @model_validator(mode="after")
+    def _is_a_message_or_an_answer(self) -> Self:
+        if (self.message is not None) == self.answers:
+            raise ValueError("send either message or resume")
+        if self.answers and self.thread_id is None:
+            raise ValueError("send the thread_id with resume: it names the conversation that asked")
+        return self
+
+    @property
+    def answers(self) -> bool:
+        """Whether this is an answer; null is one too."""
+        return "resume" in self.model_fields_set
+
+
+class LaterChatRequest(ChatRequest):
+    """As a ChatRequest, for a run that nobody waits for."""
+
+    after_seconds: Annotated[
+        float, Field(ge=0, strict=False, description="How long from now the run may begin at the earliest.")
+    ] = 0
 
 
 async def start(
@@ -44,16 +81,18 @@ async def start(
 ) -> Accepted:
     """Write the run down, as `run_id` if one is given; when this returns, it will be executed."""
     service = api.settings.service
-    if len(asked.message) > service.max_message_chars:
+    if asked.message is not None and len(asked.message) > service.max_message_chars:
         raise ProblemError(
             422,
             "message-too-long",
             f"message: has {len(asked.message)} characters, at most {service.max_message_chars} are taken",
         )
-    graph = asked.graph or service.default_graph
-    if graph not in api.graphs:
-        raise ProblemError(422, "unknown-graph", f"graph: use one of {', '.join(api.graphs)}")
-    digest = hashlib.sha256(orjson.dumps([caller.user, asked.message, asked.thread_id, graph])).hexdigest()
+    after = timedelta(seconds=asked.after_seconds if isinstance(asked, LaterChatRequest) else 0)
+    if after >= timedelta(seconds=api.settings.runs.thread_retention_seconds):
+        raise ProblemError(
+            422, "too-late", f"after_seconds: must be below {api.settings.runs.thread_retention_seconds}"
+        )
+    graph = await _graph(api, caller, asked)
     accepted = await api.ledger.accept(
         NewRun(
             run_id=run_id or RunId(new_id()),
@@ -61,16 +100,35 @@ async def start(
             tenant=caller.tenant,
             user=caller.user,
             graph=graph,
-            input={"messages": [{"role": "user", "content": asked.message}]},
+            input={} if asked.answers else {"messages": [{"role": "user", "content": asked.message}]},
+            command={"resume": asked.resume} if asked.answers else None,
+            strategy=Strategy(asked.multitask_strategy),
+            after=after,
             request_id=request_id(),
             traceparent=telemetry.carry(),
             idempotency_key=idempotency_key or "",
-            digest=digest,
+            digest=hashlib.sha256(orjson.dumps([caller.user, asked.model_dump()])).hexdigest(),
         )
     )
     if accepted.created:
         telemetry.runs_accepted.add(1, {"graph": graph})
     return accepted
+
+
+async def _graph(api: Api, caller: Caller, asked: ChatRequest) -> str:
+    """The graph to run; an answer goes to the one that asked, for no other would know what to do with it."""
+    graph = asked.graph or api.settings.service.default_graph
+    if asked.answers and asked.thread_id:
+        thread = await api.ledger.thread(ThreadId(asked.thread_id), caller.tenant)
+        if thread.asked is not None:  # else the ledger refuses the answer, unless it has taken it before
+            with contextlib.suppress(RunNotFound):
+                asking = (await api.ledger.get(thread.asked, caller.tenant)).graph
+                if asked.graph not in (None, asking):
+                    raise ProblemError(422, "wrong-graph", f"graph: leave it out, {asking} waits for this answer")
+                graph = asking
+    if graph not in api.graphs:
+        raise ProblemError(422, "unknown-graph", f"graph: use one of {', '.join(api.graphs)}")
+    return graph
 
 
 async def answer(
@@ -106,10 +164,12 @@ async def _result(api: Api, run_id: RunId, end: asyncio.Event) -> dict[str, Any]
 
 
 _PROBLEMS = {
-    "timeout": (504, "run-timeout", "the run took longer than RUN_TIMEOUT_SECONDS; ask for less, or raise it"),
+    "run_timeout": (504, "run-timeout", "the run took longer than RUN_TIMEOUT_SECONDS; ask for less, or raise it"),
     "cancelled": (409, "run-cancelled", "the run was cancelled; start a new one"),
     "dependency_unavailable": (502, "dependency-unavailable", "the model or another service did not answer; try again"),
     "internal": (500, "run-failed", "the run failed; report its id to whoever runs the service"),
+    "superseded": (409, "run-superseded", "a later message on this thread has stopped the run"),
+    "rolled_back": (409, "run-rolled-back", "a later message on this thread has stopped and undone the run"),
     "attempts_exhausted": (500, "attempts-exhausted", "every allowed attempt of the run was cut off; report its id"),
     "graph_unknown": (500, "graph-unknown", "the workers of this release do not have that graph; deploy them again"),
 }
@@ -117,9 +177,8 @@ _PROBLEMS = {
 
 def refuse_failed(result: dict[str, Any]) -> None:
     """Raise the problem that a run's bad end means; nothing for one that succeeded or waits for a person."""
-    status = result["status"]
-    if status in ("success", "interrupted"):
+    kind = result.get("error", {}).get("kind", result["status"])
+    if kind in ("success", "interrupted"):
         return
-    kind = result.get("error", {}).get("kind", status) if status == "error" else status
     code, slug, detail = _PROBLEMS.get(kind, _PROBLEMS["internal"])
     raise ProblemError(code, slug, detail, run_id=result["run_id"], thread_id=result["thread_id"])

@@ -8,7 +8,9 @@ SlipwayError                 everything we raise on purpose; carries the fix
 │   ├── RunNotFound
 │   └── ThreadNotFound
 ├── Conflict                 the thing is in a state that does not allow this (409)
-│   └── IdempotencyMismatch
+│   ├── IdempotencyMismatch
+│   ├── ThreadBusy
+│   └── NothingAsked
 └── StaleEpoch               a newer worker owns the run: stop at once
 
 A type exists where a caller acts differently on it. Texts hold no secret and no reply body.
@@ -68,6 +70,22 @@ class IdempotencyMismatch(Conflict):
     def __init__(self) -> None:
         super().__init__(
             "this Idempotency-Key was used with another request body", fix="use a new key for a new request"
+        )
+
+
+class ThreadBusy(Conflict):
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(
+            f"thread {thread_id} has an unfinished run",
+            fix="wait for it, or choose another multitask_strategy: enqueue, interrupt or rollback",
+        )
+
+
+class NothingAsked(Conflict):
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(
+            f"thread {thread_id} does not wait for an answer",
+            fix="it was answered or passed over before: read the thread, and send a message instead",
         )
 
 

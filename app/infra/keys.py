@@ -13,14 +13,24 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:releases              | hash   | ledger            | a field per release         |
 | {agent-tasks}:claim:<worker>        | hash   | ledger            | a lease                     |
 | {agent-tasks}:wake:<release>        | list   | ledger            | until a worker wakes        |
+| {agent-tasks}:later                 | zset   | ledger            | while runs are put off      |
 | {agent-tasks}:run:<run>             | hash   | ledger            | run retention after its end |
 | {agent-tasks}:events:<run>          | stream | event log         | event retention             |
+| {agent-tasks}:effects:<run>         | hash   | effect journal    | run retention after its end |
 | {agent-tasks}:idem:<tenant>:<hash>  | string | ledger            | idempotency window          |
+| {agent-tasks}:tenants               | set    | ledger            | until the tenant is deleted |
+| {agent-tasks}:runs:<tenant>         | zset   | ledger            | members: run retention      |
+| {agent-tasks}:threads:<tenant>      | zset   | ledger            | members: thread retention   |
+| {agent-tasks}:dead:<tenant>         | zset   | ledger            | members: run retention      |
+| {agent-tasks}:crons                 | zset   | crons             | until the cron is deleted   |
+| {agent-tasks}:crons:<tenant>        | set    | crons             | until the cron is deleted   |
+| {agent-tasks}:cron:<cron>           | hash   | crons             | until deleted               |
 | {agent-tasks}:thread:<thread>       | hash   | ledger            | thread retention            |
 | {agent-tasks}:thread:<thread>:runs  | zset   | ledger            | thread retention            |
 | {agent-tasks}:thread:<thread>:wait  | list   | ledger            | while runs wait             |
 | {agent-tasks}:cp:<thread>:…         | several| checkpoint saver  | thread retention            |
 | {agent-tasks}:cp-run:<run>          | set    | checkpoint saver  | thread retention            |
+| {agent-tasks}:cp-threads            | zset   | checkpoint saver  | members: thread retention   |
 | {agent-tasks}:key:<key id>          | hash   | auth              | until revoked               |
 | {agent-tasks}:first-key             | string | bootstrap         | for good                    |
 """
@@ -47,6 +57,13 @@ class Keys:
         self.releases = f"{self._root}:releases"
         self.first_key = f"{self._root}:first-key"
         """Id of the first key that was registered: a later start does not bring it back once it is revoked."""
+        self.later = f"{self._root}:later"
+        """Runs due more than a minute from now, by their moment in ms: what stands in the queue adds workers."""
+        self.tenants = f"{self._root}:tenants"
+        self.crons = f"{self._root}:crons"
+        """Crons by their next moment in ms."""
+        self.checkpoint_threads = f"{self._root}:cp-threads"
+        """Threads that have checkpoints, by the end of their life in unix seconds."""
         self.ended = f"{self._root}:ended"
         """Pub/sub channel: the id of each run that ends."""
 
@@ -88,8 +105,30 @@ class Keys:
         return f"{self._root}:cp:{thread_id}"
 
     def checkpoint_run(self, run_id: str) -> str:
-        """Threads in which a run has made checkpoints. The id comes from a graph's metadata, hence the quoting."""
+        """Threads in which a run has written checkpoints. The id comes from a graph's metadata, hence the quoting."""
         return f"{self._root}:cp-run:{quote(run_id, safe='')}"
+
+    def effects(self, root: RunId) -> str:
+        """Journal of a run and of all that go on with its work: answers of a person, replays (`Run.effects_root`)."""
+        return f"{self._root}:effects:{root}"
+
+    def runs_of(self, tenant: TenantId) -> str:
+        """The tenant's runs by the moment of acceptance in ms; the record of a member may have expired."""
+        return f"{self._root}:runs:{tenant}"
+
+    def threads_of(self, tenant: TenantId) -> str:
+        """The tenant's threads by their last change in ms; a member may have expired."""
+        return f"{self._root}:threads:{tenant}"
+
+    def dead(self, tenant: TenantId) -> str:
+        """Dead letters: runs that failed for good, by the moment of their end in ms."""
+        return f"{self._root}:dead:{tenant}"
+
+    def cron(self, cron_id: str) -> str:
+        return f"{self._root}:cron:{cron_id}"
+
+    def crons_of(self, tenant: TenantId) -> str:
+        return f"{self._root}:crons:{tenant}"
 
     def api_key(self, key_id: str) -> str:
         return f"{self._root}:key:{key_id}"

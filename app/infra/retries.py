@@ -12,6 +12,8 @@ _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 30.0
+_LONGEST_ASKED_SECONDS = 3600.0
+"""Longest pause that a provider's `Retry-After` is followed for."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -23,6 +25,14 @@ def is_transient(error: BaseException) -> bool:
         return status in _TRANSIENT_STATUS
     # openai, anthropic and httpx name these alike and share no base class.
     return any(base.__name__ in ("APIConnectionError", "TransportError") for base in type(error).__mro__)
+
+
+def pause_after(error: BaseException, attempt: int) -> timedelta:
+    """Pause before trying again after `error` ended attempt number `attempt`: what the provider asked for, if more."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    asked = str(headers.get("retry-after", ""))
+    seconds = min(float(asked), _LONGEST_ASKED_SECONDS) if asked.isascii() and asked.isdigit() else 0.0
+    return max(timedelta(seconds=seconds), backoff(attempt))
 
 
 def backoff(attempt: int) -> timedelta:

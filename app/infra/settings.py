@@ -86,6 +86,9 @@ class RunSettings(Group):
     worker_slots: int = Field(5, ge=1, le=500, description="Runs that one worker executes at a time.")
     lease_seconds: float = Field(5.0, ge=1, description="Silence after which a worker's run is taken over by another.")
     run_timeout_seconds: float = Field(600, gt=0, description="Longest that one attempt of a run may take.")
+    step_timeout_seconds: float = Field(
+        300, gt=0, description="Longest that one step of a graph may take; then the attempt fails and is retried."
+    )
     run_max_attempts: int = Field(3, ge=1, description="Attempts before a run fails for good.")
     run_retention_seconds: int = Field(86_400 * 7, ge=60, description="How long an ended run can be read.")
     event_retention_seconds: int = Field(86_400, ge=60, description="How long an ended run's events can be read.")

@@ -1,14 +1,26 @@
 -- cancel.lua: end a run that nobody executes; ask the owner of a running one to stop.
 -- (after finish.lua)
 -- KEYS  as complete.lua
--- ARGV  1 run id  2 result of a run cancelled here (JSON)  3 run TTL, s  4 event TTL, s  5 thread TTL, s
--- Reply the run's state after the call: cancelled, cancelling, or the status that it had ended with.
+-- ARGV  1 run id  2 thread id  3 how it is to stop: cancelling, interrupting or rolling_back
+--       4 status of a run that ends here  5 its result (JSON)  6 run TTL, s  7 event TTL, s  8 thread TTL, s
+-- Reply the run's state after the call: how it is to stop, or the status that it has ended with. A run that waits for
+-- a person has ended; to cancel it takes its question back.
 local k = finish_keys(1)
-local state = redis.call('HGET', k.states, ARGV[1])
-if not state then return redis.call('HGET', k.run, 'status') end
-if state == 'running' or state == 'cancelling' then
-  redis.call('HSET', k.states, ARGV[1], 'cancelling')
-  return 'cancelling'
+local run = ARGV[1]
+local state = redis.call('HGET', k.states, run)
+if not state then
+  local status = redis.call('HGET', k.run, 'status')
+  if status == 'interrupted' and ARGV[3] == 'cancelling' and redis.call('HGET', k.thread, 'asked') == run then
+    redis.call('HDEL', k.thread, 'asked', 'asked_root')
+    redis.call('HSET', k.run, 'status', ARGV[4], 'result', ARGV[5])
+    status = ARGV[4]
+  end
+  return status
 end
-finish(k, ARGV[1], '0', 'cancelled', ARGV[2], ARGV[3], ARGV[4], ARGV[5])
-return 'cancelled'
+if state == 'cancelling' or state == 'interrupting' or state == 'rolling_back' then return state end
+if state == 'running' then
+  redis.call('HSET', k.states, run, ARGV[3])
+  return ARGV[3]
+end
+finish(k, run, ARGV[2], '0', ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, '')
+return ARGV[4]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,21 +15,18 @@ from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.store.base import BaseStore
+from langgraph.types import Command
 
 from app.infra import telemetry
 from app.infra.context import EffectJournal, RunContext
-from app.infra.errors import SlipwayError, StaleEpoch
+from app.infra.errors import StaleEpoch
 from app.infra.keys import Keys
 from app.infra.settings import Settings
 from app.memory.checkpoints import RedisSaver
 from app.models.prices import cost
 from app.runs.encoding import event_data
 from app.runs.events import EventWriter
-from app.runs.model import Claim, Run, Status
-
-
-class RunTimedOut(SlipwayError):
-    """An attempt took longer than a run may: trying again would take as long."""
+from app.runs.model import Claim, Failure, Run, Status
 
 
 class _Usage(UsageMetadataCallbackHandler):
@@ -45,6 +41,7 @@ class Outcome:
 
     status: Status
     result: dict[str, Any] = field(repr=False)
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,7 @@ class Execution:
         # Shared by all runs, so it is copied; `Pregel.copy` would validate the whole graph again for each run.
         self._graph = copy.copy(graph)
         self._graph.checkpointer = self._saver
+        self._graph.step_timeout = services.settings.runs.step_timeout_seconds
         if services.store is not None:
             self._graph.store = services.store
         self._usage = _Usage()
@@ -94,6 +92,8 @@ class Execution:
         interrupts: list[Any] = []
         finish_reason = "stop"
         silent = True
+        if self._run.rolls_back:
+            await self._saver.arollback(self._run.thread_id, self._run.rolls_back)
         parts: AsyncIterator[Any] = self._graph.astream(
             await self._input(),
             self._config(),
@@ -126,13 +126,21 @@ class Execution:
             return Outcome(Status.INTERRUPTED, {**self.result(values, "interrupt"), "interrupts": interrupts})
         return Outcome(Status.SUCCESS, self.result(values, finish_reason))
 
-    async def _input(self) -> dict[str, Any] | None:
-        """The run's input; None where an earlier attempt has saved it, so that the graph goes on from there."""
-        if self._claim.attempt > 1:
+    async def newest_checkpoint(self) -> str:
+        """Id of the thread's newest checkpoint, from which a replay goes on; empty when there is none."""
+        saved = await self._saver.aget_tuple(self._config())
+        return "" if saved is None else str(saved.checkpoint["id"])
+
+    async def _input(self) -> dict[str, Any] | Command[Any] | None:
+        """The run's input; None where this run, or one that it replays, has saved it: the graph goes on from there."""
+        run = self._run
+        if self._claim.again or run.continues:
             saved = await self._saver.aget_tuple(self._config())
-            if saved is not None and saved.metadata.get("run_id") == self._run.run_id:
+            if saved is not None and saved.metadata.get("run_id") in (run.run_id, *run.continues):
                 return None
-        given = dict(self._run.input)
+        if run.command is not None:
+            return Command(resume=run.command["resume"])
+        given = dict(run.input)
         if "messages" in given:
             given["messages"] = convert_to_messages(given["messages"])
         return given
@@ -203,15 +211,3 @@ def _last_answer(values: Any) -> BaseMessage | None:
         if getattr(message, "type", "") == "human":
             return None
     return None
-
-
-async def bounded(execution: Execution, events: EventWriter, seconds: float) -> Outcome:
-    """`perform` within a time; raises `RunTimedOut` after it."""
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            return await execution.perform(events)
-    except TimeoutError as error:
-        if limit.expired():
-            raise RunTimedOut(f"the attempt took longer than {seconds:g} s", fix="raise RUN_TIMEOUT_SECONDS") from error
-        raise  # something in the graph timed out, which may go well another time

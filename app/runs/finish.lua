@@ -5,39 +5,61 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- k: queue, epochs, states, attempts, wake, run, events, thread, thread_runs, waiting; channels ended, grown
-local function finish(k, run, epoch, status, result, run_ttl, event_ttl, thread_ttl)
+local function finish_keys(first)
+  return {queue = KEYS[first], epochs = KEYS[first + 1], states = KEYS[first + 2], attempts = KEYS[first + 3],
+          wake = KEYS[first + 4], run = KEYS[first + 5], events = KEYS[first + 6], thread = KEYS[first + 7],
+          thread_runs = KEYS[first + 8], waiting = KEYS[first + 9], ended = KEYS[first + 10], grown = KEYS[first + 11],
+          later = KEYS[first + 12], effects = KEYS[first + 13], dead = KEYS[first + 14], threads_of = KEYS[first + 15]}
+end
+
+-- k: keys as above; ttl: seconds that the run, its events and its thread are kept; asks: '1' when it waits for a person
+local function finish(k, run, thread_id, epoch, status, result, ttl, asks)
   local now = now_ms()
+  local stamp = string.format('%.0f', now)
+  local started = redis.call('HGET', k.epochs, run) ~= '0'
   redis.call('ZREM', k.queue, run)
+  redis.call('ZREM', k.later, run)
   redis.call('HDEL', k.epochs, run)
   redis.call('HDEL', k.states, run)
   redis.call('HDEL', k.attempts, run)
-  redis.call('HSET', k.run, 'status', status, 'result', result, 'ended_ms', string.format('%.0f', now), 'ended_epoch', epoch)
-  redis.call('EXPIRE', k.run, run_ttl)
+  redis.call('HSET', k.run, 'status', status, 'result', result, 'ended_ms', stamp, 'ended_epoch', epoch)
+  redis.call('EXPIRE', k.run, ttl.run)
   redis.call('XADD', k.events, '*', 'e', 'end', 'd', result)
-  redis.call('EXPIRE', k.events, event_ttl)
+  redis.call('EXPIRE', k.events, ttl.events)
+  redis.call('EXPIRE', k.effects, ttl.run)
+  redis.call('ZREMRANGEBYSCORE', k.dead, '-inf', now - tonumber(ttl.run) * 1000)
+  if status == 'error' or status == 'timeout' then
+    redis.call('ZADD', k.dead, now, run)
+    redis.call('EXPIRE', k.dead, ttl.run)
+  end
   redis.call('LREM', k.waiting, 0, run)
-  if redis.call('HGET', k.thread, 'active') == run then
-    local following = redis.call('LPOP', k.waiting)
-    if following then
-      redis.call('HSET', k.thread, 'active', following)
-      redis.call('HSET', k.states, following, 'pending')
-      redis.call('ZADD', k.queue, now, following)
+  local active = redis.call('HGET', k.thread, 'active')
+  if active == run then
+    active = redis.call('LPOP', k.waiting)
+    if active then
+      redis.call('HSET', k.thread, 'active', active)
+      redis.call('HSET', k.states, active, 'pending')
+      redis.call('ZADD', k.queue, now, active)
       redis.call('LPUSH', k.wake, '1')
       redis.call('LTRIM', k.wake, 0, 999)
     else
       redis.call('HDEL', k.thread, 'active')
-      redis.call('EXPIRE', k.thread, thread_ttl)
-      redis.call('EXPIRE', k.thread_runs, thread_ttl)
     end
   end
-  redis.call('HSET', k.thread, 'updated_ms', string.format('%.0f', now))
+  if asks == '1' and not active then
+    redis.call('HSET', k.thread, 'asked', run, 'asked_root', redis.call('HGET', k.run, 'effects_root') or run)
+  elseif not started and not active then
+    local answers = redis.call('HGET', k.run, 'answers')
+    if answers and answers ~= '' then -- an answer that was taken back before anybody acted on it
+      redis.call('HSET', k.thread, 'asked', answers, 'asked_root', redis.call('HGET', k.run, 'effects_root'))
+    end
+  end
+  redis.call('HSET', k.thread, 'updated_ms', stamp)
+  redis.call('ZADD', k.threads_of, now, thread_id)
+  if not active then
+    redis.call('EXPIRE', k.thread, ttl.thread)
+    redis.call('EXPIRE', k.thread_runs, ttl.thread)
+  end
   redis.call('PUBLISH', k.ended, run)
   redis.call('PUBLISH', k.grown, run)
-end
-
-local function finish_keys(first)
-  return {queue = KEYS[first], epochs = KEYS[first + 1], states = KEYS[first + 2], attempts = KEYS[first + 3],
-          wake = KEYS[first + 4], run = KEYS[first + 5], events = KEYS[first + 6], thread = KEYS[first + 7],
-          thread_runs = KEYS[first + 8], waiting = KEYS[first + 9], ended = KEYS[first + 10], grown = KEYS[first + 11]}
 end

@@ -2,12 +2,14 @@
 
 The queue of a release is one sorted set: member = run id, score = the moment (ms, Redis's clock) at which anyone
 may claim it: now for a new run, soon for a retry, the end of the lease for a running one. A dead worker's runs
-come due by themselves, and the size of the set is queued + running runs, which is what a scaler must see.
+come due by themselves, and the size of the set is queued + running runs, which is what a scaler must see. So what is
+put off for longer than a minute waits apart (`Keys.later`), and what is behind another run in its thread's own list.
 Keys are named in `app.infra.keys`; each step is one Lua script, and each may be repeated when its reply was lost.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Sequence
@@ -19,13 +21,20 @@ from typing import Any
 import orjson
 import redis.exceptions
 
-from app.infra.errors import IdempotencyMismatch, RunNotFound, StaleEpoch, ThreadNotFound
+from app.infra.errors import (
+    IdempotencyMismatch,
+    NothingAsked,
+    RunNotFound,
+    StaleEpoch,
+    ThreadBusy,
+    ThreadNotFound,
+)
 from app.infra.fence import FencedLua, stale
 from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
 from app.infra.keys import Keys
 from app.infra.redis import Lua, outages
 from app.infra.settings import RunSettings
-from app.runs.model import Accepted, Claim, NewRun, Run, Status, Thread
+from app.runs.model import Accepted, Claim, Failure, NewRun, Run, Status, Stop, Strategy, Thread, run_ids
 
 _HERE = Path(__file__).parent
 _FINISH = (_HERE / "finish.lua").read_text()
@@ -35,6 +44,8 @@ _COMPLETE = Lua(_FINISH + (_HERE / "complete.lua").read_text(), name="complete")
 _CANCEL = Lua(_FINISH + (_HERE / "cancel.lua").read_text(), name="cancel")
 _RELEASE = FencedLua(_HERE, "release.lua")
 
+LONGEST_PAUSE_IN_QUEUE = timedelta(minutes=1)
+"""What may begin only after a longer pause waits in `Keys.later`, for the queue's size makes a scaler add workers."""
 RELEASE_SEEN_MS = 120_000
 """A release whose workers have been silent for longer counts as gone; its threads move on with their next run."""
 
@@ -57,49 +68,72 @@ class RunLedger:
         """Write a run down and make it due. When this returns, the run will be executed.
 
         A run of an existing thread goes to the release that the thread began on while that release exists, and
-        waits there for the thread's unfinished run. Raises `ThreadNotFound` for a thread of nobody or of another
-        tenant, `IdempotencyMismatch`, `RedisUnavailable` (the run may have been written: repeat with the same
-        Idempotency-Key). Repeating it with the same `run_id` writes nothing twice.
+        waits there for the thread's unfinished runs, or stops them, as its strategy says. Raises `ThreadNotFound` for
+        a thread of nobody or of another tenant, `ThreadBusy` (strategy reject), `NothingAsked` (an answer that the
+        thread does not wait for), `IdempotencyMismatch`, `RedisUnavailable` (the run may have been written: repeat
+        with the same Idempotency-Key). Repeating it with the same `run_id` writes nothing twice.
         """
         thread_id = new.thread_id or ThreadId(new_id())
-        release, move = self.release, False
-        if new.thread_id is not None:
-            thread, seen, now = await self._thread_and_releases(new.thread_id)
-            if thread is None or thread.tenant != new.tenant:
-                raise ThreadNotFound(new.thread_id)
-            gone = now - seen.get(thread.release, 0) > RELEASE_SEEN_MS
-            if thread.active is not None or not gone:
-                release = thread.release
-            else:
-                move = thread.release != release
+        if new.after >= timedelta(seconds=self._settings.thread_retention_seconds):
+            raise ValueError("a run may be put off for less than THREAD_RETENTION_SECONDS, or its thread could expire")
         for _ in range(3):
+            release, move, thread = self.release, False, None
+            if new.thread_id is not None:
+                thread, seen, now = await self._thread_and_releases(new.thread_id)
+                if thread is None or thread.tenant != new.tenant:
+                    raise ThreadNotFound(new.thread_id)
+                gone = now - seen.get(thread.release, 0) > RELEASE_SEEN_MS
+                if thread.active is not None or not gone:
+                    release = thread.release
+                else:
+                    move = thread.release != release
             try:
-                return await self._accept(new, thread_id, release, move=move)
+                accepted = await self._accept(new, thread_id, thread, release, move=move)
             except redis.exceptions.ResponseError as error:
                 text = str(error)
                 if text.startswith("NOTHREAD"):
                     raise ThreadNotFound(thread_id) from error
                 if text.startswith("MISMATCH"):
                     raise IdempotencyMismatch from error
+                if text.startswith("BUSY"):
+                    raise ThreadBusy(thread_id) from error
+                if text.startswith("NOTASKED"):
+                    raise NothingAsked(thread_id) from error
                 if not text.startswith("MOVED "):
                     raise
-                release, move = Release(text.removeprefix("MOVED ").split()[0]), False
+                continue  # between our look and the script the thread has changed its release: look again
+            await self._supersede(new, accepted)
+            return accepted
         raise ThreadNotFound(thread_id)
 
-    async def _accept(self, new: NewRun, thread_id: ThreadId, release: Release, *, move: bool) -> Accepted:
+    async def _accept(
+        self, new: NewRun, thread_id: ThreadId, thread: Thread | None, release: Release, *, move: bool
+    ) -> Accepted:
         key = new.idempotency_key and hashlib.sha256(new.idempotency_key.encode()).hexdigest()
+        asked, root = "", new.run_id
+        if new.command is not None and new.replays is None:
+            asked = (thread and thread.asked) or "none"  # refused by the script, unless this is a repetition
+            root = (thread and thread.asked_root) or new.run_id
+        elif new.replays is not None:
+            root = new.replays.effects_root
         fields = {
             "user": new.user,
             "graph": new.graph,
             "input": orjson.dumps(new.input),
+            "command": "" if new.command is None else orjson.dumps(new.command),
+            "continues": " ".join([*new.replays.continues, new.replays.run_id]) if new.replays else "",
+            "idem": key,
             "request_id": new.request_id,
             "traceparent": new.traceparent,
         }
         first = {"run_id": new.run_id, "thread_id": thread_id, "release": release, "graph": new.graph}
-        run_id, created = await _ACCEPT(
+        settings = self._settings
+        run_id, created, superseded = await _ACCEPT(
             self._redis,
             keys=[
-                *self._finish_keys(new.run_id, thread_id, release),
+                *self._finish_keys(new.run_id, thread_id, new.tenant, release, root),
+                self._keys.runs_of(new.tenant),
+                self._keys.tenants,
                 self._keys.idempotency(new.tenant, key or "none"),
             ],
             args=[
@@ -110,12 +144,31 @@ class RunLedger:
                 "1" if new.thread_id else "0",
                 "1" if move else "0",
                 new.digest if key else "",
-                self._settings.idempotency_seconds,
+                settings.idempotency_seconds,
                 orjson.dumps(first),
+                new.strategy,
+                _milliseconds(new.after),
+                _milliseconds(LONGEST_PAUSE_IN_QUEUE),
+                asked,
+                root,
+                settings.run_retention_seconds,
+                settings.thread_retention_seconds,
                 *[part for pair in fields.items() for part in pair],
             ],
         )
-        return Accepted(RunId(run_id.decode()), created == b"1")
+        return Accepted(RunId(run_id.decode()), created == b"1", run_ids(superseded.decode()))
+
+    async def _supersede(self, new: NewRun, accepted: Accepted) -> None:
+        """Stop what the accepted run's strategy stops; also when an earlier request accepted it and died here."""
+        if new.strategy not in (Strategy.INTERRUPT, Strategy.ROLLBACK):
+            return
+        superseded = accepted.superseded
+        if not accepted.created:
+            superseded = (await self.get(accepted.run_id)).supersedes
+        stop = Stop.INTERRUPT if new.strategy is Strategy.INTERRUPT else Stop.ROLLBACK
+        for run_id in superseded:  # the newest first: ending one of them makes no other of them due
+            with contextlib.suppress(RunNotFound):
+                await self.cancel(run_id, new.tenant, stop)
 
     async def get(self, run_id: RunId, tenant: TenantId | None = None) -> Run:
         """A run's record; with `tenant`, only that tenant's. Raises `RunNotFound`, also when it has expired."""
@@ -173,8 +226,15 @@ class RunLedger:
         runs, pause = reply
         return Claims(
             [
-                Claim(RunId(run.decode()), int(epoch), int(attempt), state == b"cancelling", int(waited) / 1000)
-                for run, epoch, attempt, state, waited in runs
+                Claim(
+                    RunId(run.decode()),
+                    int(epoch),
+                    int(attempt),
+                    None if state == b"running" else Stop(state.decode()),
+                    int(waited) / 1000,
+                    again == b"1",
+                )
+                for run, epoch, attempt, state, waited, again in runs
             ],
             None if pause == b"-1" else timedelta(milliseconds=int(pause)),
         )
@@ -186,21 +246,26 @@ class RunLedger:
         status: Status,
         result: dict[str, Any],
         events: Sequence[tuple[str, bytes]] = (),
+        failure: Failure | None = None,
     ) -> None:
-        """End a run, once, after its last `events` (name, JSON).
+        """End a run, once, after its last `events` (name, JSON); `failure` says what a dead letter is to hold.
 
         Raises `StaleEpoch` when a newer worker owns it or it was ended by another.
         """
         try:
             await _COMPLETE(
                 self._redis,
-                keys=self._finish_keys(run.run_id, run.thread_id, run.release),
+                keys=self._keys_of(run),
                 args=[
                     run.run_id,
+                    run.thread_id,
                     str(claim.epoch),
                     status,
                     orjson.dumps({**result, "status": status, "attempt": claim.attempt}),
                     *self._times_to_live(),
+                    "1" if result.get("interrupts") else "",
+                    failure.error if failure else "",
+                    failure.checkpoint_id if failure else "",
                     claim.attempt,
                     *[part for event in events for part in event],
                 ],
@@ -208,35 +273,47 @@ class RunLedger:
         except redis.exceptions.ResponseError as error:
             raise stale(error, claim.fence) from error
 
-    async def give_back(self, claim: Claim, *, pause: timedelta, used: int) -> None:
+    async def give_back(self, claim: Claim, *, pause: timedelta, used: int, error: str = "") -> None:
         """Let anyone claim the run after `pause`; `used` is how many attempts count as used.
 
-        A retry counts its attempt; a stopping worker's hand-over does not. Raises `StaleEpoch`.
+        A retry counts its attempt and names the class of its `error`; a stopping worker's hand-over does neither.
+        Raises `StaleEpoch`.
         """
         keys = self._keys
         await _RELEASE(
             self._redis,
             epochs=keys.epochs,
             fence=claim.fence,
-            keys=[keys.queue(self.release), keys.states, keys.attempts, keys.wake(self.release)],
-            args=[int(pause.total_seconds() * 1000), used],
+            keys=[
+                keys.queue(self.release),
+                keys.states,
+                keys.attempts,
+                keys.wake(self.release),
+                keys.run(claim.run_id),
+                keys.later,
+            ],
+            args=[_milliseconds(pause), used, _milliseconds(LONGEST_PAUSE_IN_QUEUE), error],
         )
 
-    async def cancel(self, run_id: RunId, tenant: TenantId) -> Run:
+    async def cancel(self, run_id: RunId, tenant: TenantId, stop: Stop = Stop.CANCEL) -> Run:
         """Ask a run to stop. One that nobody executes ends at once; a running one within a heartbeat.
 
-        Doing it again changes nothing, nor does it on a run that has ended. Raises `RunNotFound`.
+        Cancelling one that waits for a person takes its question back. Doing it again changes nothing, nor does it
+        on any other run that has ended. Raises `RunNotFound`.
         """
         run = await self.get(run_id, tenant)
-        if run.status.ended:
+        if run.status.ended and run.status is not Status.INTERRUPTED:
             return run
-        result = {**run.identity, "status": Status.CANCELLED, "attempt": run.attempt}
+        result = stopped(run, stop)
         await _CANCEL(
             self._redis,
-            keys=self._finish_keys(run.run_id, run.thread_id, run.release),
+            keys=self._keys_of(run),
             args=[
                 run_id,
-                orjson.dumps(result),
+                run.thread_id,
+                stop,
+                stop.status,
+                orjson.dumps({**result, "status": stop.status, "attempt": run.attempt}),
                 *self._times_to_live(),
             ],
         )
@@ -250,15 +327,17 @@ class RunLedger:
     async def _thread_and_releases(self, thread_id: ThreadId) -> tuple[Thread | None, dict[str, int], int]:
         with outages():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(self._keys.thread(thread_id), "tenant", "release", "active")
+                pipe.hmget(self._keys.thread(thread_id), "tenant", "release", "active", "asked", "asked_root")
                 pipe.hgetall(self._keys.releases)
                 pipe.time()
-                (tenant, release, active), seen, (seconds, micros) = await pipe.execute()
+                (tenant, release, active, asked, root), seen, (seconds, micros) = await pipe.execute()
         thread = tenant and Thread(
             thread_id,
             TenantId(tenant.decode()),
             Release(release.decode()),
             RunId(active.decode()) if active else None,
+            RunId(asked.decode()) if asked else None,
+            RunId(root.decode()) if root else None,
         )
         return (
             thread or None,
@@ -271,8 +350,13 @@ class RunLedger:
         settings = self._settings
         return settings.run_retention_seconds, settings.event_retention_seconds, settings.thread_retention_seconds
 
-    def _finish_keys(self, run_id: RunId, thread_id: ThreadId, release: Release) -> list[str]:
-        """The twelve keys of `finish.lua`, which `accept.lua` takes too."""
+    def _keys_of(self, run: Run) -> list[str]:
+        return self._finish_keys(run.run_id, run.thread_id, run.tenant, run.release, run.effects_root)
+
+    def _finish_keys(
+        self, run_id: RunId, thread_id: ThreadId, tenant: TenantId, release: Release, root: RunId
+    ) -> list[str]:
+        """The sixteen keys of `finish.lua`, which `accept.lua` takes too."""
         keys = self._keys
         return [
             keys.queue(release),
@@ -287,4 +371,19 @@ class RunLedger:
             keys.thread_waiting(thread_id),
             keys.ended,
             keys.grown(run_id),
+            keys.later,
+            keys.effects(root),
+            keys.dead(tenant),
+            keys.threads_of(tenant),
         ]
+
+
+def stopped(run: Run, stop: Stop) -> dict[str, Any]:
+    """The result of a run that was stopped on request."""
+    if stop is Stop.CANCEL:
+        return run.identity
+    return {**run.identity, "error": {"kind": "superseded" if stop is Stop.INTERRUPT else "rolled_back"}}
+
+
+def _milliseconds(pause: timedelta) -> int:
+    return max(0, int(pause.total_seconds() * 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -33,9 +34,38 @@ class Status(StrEnum):
         return self not in (Status.PENDING, Status.RUNNING)
 
 
+class Strategy(StrEnum):
+    """What becomes of a thread's unfinished runs when another message comes; the names of LangGraph's API."""
+
+    REJECT = "reject"
+    """The new run is refused."""
+    ENQUEUE = "enqueue"
+    """The new run waits for them."""
+    INTERRUPT = "interrupt"
+    """They are stopped; the thread keeps what they have done so far."""
+    ROLLBACK = "rollback"
+    """They are stopped, and the thread is set back to what it was before them."""
+
+
+class Stop(StrEnum):
+    """How an unfinished run is asked to stop; kept as its state until its owner has stopped."""
+
+    CANCEL = "cancelling"
+    INTERRUPT = "interrupting"
+    ROLLBACK = "rolling_back"
+
+    @property
+    def status(self) -> Status:
+        """What the run ends as."""
+        return Status.INTERRUPTED if self is Stop.INTERRUPT else Status.CANCELLED
+
+
+STOPS = frozenset(str(stop) for stop in Stop)
+
+
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What is written when a run is accepted. `input` is the graph's input; `thread_id` None begins a thread."""
+    """What is written when a run is accepted. `thread_id` None begins a thread."""
 
     run_id: RunId
     thread_id: ThreadId | None
@@ -43,6 +73,14 @@ class NewRun:
     user: UserId
     graph: str
     input: dict[str, Any]
+    """The graph's input; empty with `command`."""
+    command: dict[str, Any] | None = None
+    """{"resume": …}: the answer to what the thread's last run asked; it goes on where that run stopped."""
+    replays: Run | None = None
+    """The failed run whose work this one goes on with, from its last checkpoint."""
+    strategy: Strategy = Strategy.ENQUEUE
+    after: timedelta = timedelta()
+    """How long from now it may begin at the earliest."""
     request_id: str = ""
     traceparent: str = ""
     idempotency_key: str = ""
@@ -57,6 +95,8 @@ class Accepted:
 
     run_id: RunId
     created: bool
+    superseded: tuple[RunId, ...] = ()
+    """Unfinished runs of the thread that this one's strategy stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +117,23 @@ class Run:
     result: dict[str, Any] | None = field(repr=False)
     request_id: str
     traceparent: str
+    effects_root: RunId
+    """The run whose effect journal this one shares: itself, or the first of those whose work it goes on with."""
+    command: dict[str, Any] | None = field(default=None, repr=False)
+    continues: tuple[RunId, ...] = ()
+    """Runs whose checkpoints are this run's own: those that it replays."""
+    strategy: Strategy = Strategy.ENQUEUE
+    supersedes: tuple[RunId, ...] = ()
+    """Runs of the thread that its strategy stopped, the newest first."""
+    last_error: str = ""
+    """Class of the error that the last failed attempt ended with."""
+    checkpoint_id: str = ""
+    """Of a dead letter: the thread's newest checkpoint when the run ended."""
+
+    @property
+    def rolls_back(self) -> tuple[RunId, ...]:
+        """Runs of the thread to be undone before this one begins."""
+        return self.supersedes if self.strategy is Strategy.ROLLBACK else ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -90,7 +147,8 @@ class Run:
         if "status" in fields:
             status = Status(fields["status"])
         else:
-            status = Status.RUNNING if state in (b"running", b"cancelling") else Status.PENDING
+            held = state is not None and (state == b"running" or state.decode() in STOPS)
+            status = Status.RUNNING if held else Status.PENDING
         result = orjson.loads(fields["result"]) if "result" in fields else None
         return cls(
             run_id=RunId(fields["run_id"]),
@@ -107,7 +165,29 @@ class Run:
             result=result,
             request_id=fields.get("request_id", ""),
             traceparent=fields.get("traceparent", ""),
+            command=orjson.loads(fields["command"]) if fields.get("command") else None,
+            continues=run_ids(fields.get("continues", "")),
+            effects_root=RunId(fields.get("effects_root") or fields["run_id"]),
+            strategy=Strategy(fields.get("strategy", Strategy.ENQUEUE)),
+            supersedes=run_ids(fields.get("supersedes", "")),
+            last_error=fields.get("last_error", ""),
+            checkpoint_id=fields.get("checkpoint_id", ""),
         )
+
+
+def run_ids(text: str) -> tuple[RunId, ...]:
+    """Run ids as records and scripts write them: separated by spaces."""
+    return tuple(RunId(part) for part in text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a dead letter tells an operator, beside the result that its caller sees."""
+
+    error: str
+    """Class of the last error; empty when no attempt lived to tell."""
+    checkpoint_id: str
+    """The thread's newest checkpoint; empty when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +197,12 @@ class Claim:
     run_id: RunId
     epoch: int
     attempt: int
-    cancelling: bool
-    """Its cancellation was asked for while nobody executed it: end it, do not start it."""
+    stop: Stop | None
+    """It was asked to stop while nobody executed it: end it, do not start it."""
     waited_seconds: float
     """How long it had been due."""
+    again: bool = False
+    """It was claimed before, so that there may be a checkpoint of its own. A hand-over does not count as an attempt."""
 
     @property
     def fence(self) -> Fence:
@@ -129,9 +211,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """What the ledger knows of a conversation. `active` is its unfinished run."""
+    """What the ledger knows of a conversation."""
 
     thread_id: ThreadId
     tenant: TenantId
     release: Release
     active: RunId | None
+    """Its unfinished run."""
+    asked: RunId | None = None
+    """The run that ended by asking a person, until another run of the thread is accepted."""
+    asked_root: RunId | None = None
+    """The root of that run's effects."""

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 import structlog
@@ -26,13 +27,13 @@ from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import connect, outages
-from app.infra.retries import backoff, is_transient
+from app.infra.retries import is_transient, pause_after
 from app.runs.encoding import encode, plain
 from app.runs.events import EventWriter
-from app.runs.execution import Execution, Outcome, RunTimedOut, Services, bounded
+from app.runs.execution import Execution, Outcome, Services
 from app.runs.heartbeat import Heartbeat
-from app.runs.ledger import Claims, RunLedger
-from app.runs.model import Claim, Run, Status
+from app.runs.ledger import Claims, RunLedger, stopped
+from app.runs.model import STOPS, Claim, Failure, Run, Status, Stop
 
 _log = get_logger(__name__)
 
@@ -40,8 +41,21 @@ _LONGEST_SLEEP_SECONDS = 10.0
 """An idle worker looks at the queue this often without being woken: what a lost wake-up costs at most."""
 _RECONNECT_SECONDS = 0.5
 _STOPPING = "the worker is stopping"
+_CANCEL_AGAIN_SECONDS = 0.25
+_STOP_SECONDS = 5.0
+"""How long a graph that is to stop is waited for; its run is over or elsewhere by then, and the fence holds it off."""
 _GIVE_BACK_SECONDS = 30.0
 """How long a run is offered back while Redis is away; after that its lease ends by itself."""
+
+
+class _Ending(StrEnum):
+    """Why an attempt is ended from outside, beside how its run was asked to stop."""
+
+    STALE = "stale"
+    """A newer worker owns the run, or it is over."""
+    DRAIN = "drain"
+    """The worker is stopping and cannot wait any longer."""
+    TIMEOUT = "timeout"
 
 
 @dataclass(slots=True)
@@ -50,9 +64,10 @@ class _Held:
 
     claim: Claim
     task: asyncio.Task[None]
+    """The attempt: drives the graph's own task, and alone writes how it ended."""
+    ending: asyncio.Future[_Ending | Stop]
+    """Set when the graph is to be stopped: the first reason counts."""
     execution: Execution | None = None
-    ending: str = ""
-    """Why its task is being cancelled: `cancelled` (by the caller), `stale` (a newer owner) or `drain`."""
 
 
 class Worker:
@@ -66,6 +81,8 @@ class Worker:
         self._settings = services.settings
         self.id = uuid.uuid4().hex
         self._held: dict[RunId, _Held] = {}
+        self._unstoppable: set[asyncio.Task[Outcome]] = set()
+        """Graphs that go on although they were cancelled; each keeps its slot."""
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         url = services.settings.redis.url.get_secret_value()
@@ -105,11 +122,10 @@ class Worker:
         slots = self._settings.runs.worker_slots
         request = uuid.uuid4().hex
         while True:
-            while len(self._held) >= slots:
+            while (asked := slots - len(self._held) - len(self._unstoppable)) <= 0:
                 self._freed.clear()
                 await self._freed.wait()
             try:
-                asked = slots - len(self._held)
                 claims = await self._claim(asked, request)
                 request = uuid.uuid4().hex
                 for claim in claims.runs:
@@ -148,7 +164,7 @@ class Worker:
 
     def _begin(self, claim: Claim) -> None:
         task = asyncio.create_task(self._attempt(claim))
-        self._held[claim.run_id] = _Held(claim, task)
+        self._held[claim.run_id] = _Held(claim, task, asyncio.get_running_loop().create_future())
         self._heartbeat.hold(claim)
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -165,12 +181,7 @@ class Worker:
     def _on_state(self, run_id: RunId, epoch: int, state: str) -> None:
         held = self._held.get(run_id)
         if held is not None and held.claim.epoch == epoch:
-            self._end(held, "cancelled" if state == "cancelling" else "stale")
-
-    def _end(self, held: _Held, why: str) -> None:
-        if not held.ending:
-            held.ending = why
-            held.task.cancel()
+            _end(held, Stop(state) if state in STOPS else _Ending.STALE)
 
     async def _attempt(self, claim: Claim) -> None:
         """Execute a claimed run to an outcome, a retry or a hand-over; leaves it alone when it has a newer owner."""
@@ -202,87 +213,117 @@ class Worker:
 
     async def _execute(self, run: Run, held: _Held) -> None:
         claim = held.claim
-        if claim.cancelling:
-            return await self._complete(run, claim, Outcome(Status.CANCELLED, run.identity))
-        if claim.attempt > self._settings.runs.run_max_attempts:
-            return await self._complete(run, claim, _failed(run, "attempts_exhausted"))
+        if claim.stop is not None:
+            return await self._complete(run, claim, Outcome(claim.stop.status, stopped(run, claim.stop)))
         events = EventWriter(
             self._services.redis,
             self._keys,
             claim,
             most=self._settings.runs.event_max_entries,
-            failed=lambda _: self._end(held, "stale"),
+            failed=lambda _: _end(held, _Ending.STALE),
         )
         events.put("attempt", encode({"attempt": claim.attempt}), soon=False)
-        outcome = await self._outcome(run, held, events)
-        if outcome is None:
-            return None
-        # The last events go with the end of the run, in one script.
-        return await self._complete(run, claim, outcome, await events.finish())
+        try:
+            outcome = await self._outcome(run, held, events)
+            if outcome is None:
+                return None
+            # The last events go with the end of the run, in one script.
+            return await self._complete(run, claim, outcome, await events.finish())
+        finally:
+            events.close()
 
     async def _outcome(self, run: Run, held: _Held, events: EventWriter) -> Outcome | None:
         """What the attempt came to; None when the run was given back. Raises what says that it is no longer ours."""
         claim = held.claim
         try:
-            held.execution = Execution(
-                run, claim, self._graphs(run.graph), self._services, on_stale=lambda _: self._end(held, "stale")
+            held.execution = execution = Execution(
+                run, claim, self._graphs(run.graph), self._services, on_stale=lambda _: _end(held, _Ending.STALE)
             )
+            if claim.attempt > self._settings.runs.run_max_attempts:
+                return await self._failed(run, held, "attempts_exhausted")
             if self._stopping.is_set():  # it was claimed at the last moment
-                held.execution.control.request_drain(_STOPPING)
-            return await bounded(held.execution, events, self._settings.runs.run_timeout_seconds)
-        except asyncio.CancelledError:
-            events.close()
-            task = asyncio.current_task()
-            if not held.ending or task is None:
-                raise
-            task.uncancel()
-            return await self._ended_on_request(run, held, events)
+                execution.control.request_drain(_STOPPING)
+            ending = await self._until_ended(held, asyncio.create_task(execution.perform(events)))
         except GraphDrained:
             await events.flush()
             await self._hand_over(claim)
             return None
-        except (StaleEpoch, RedisUnavailable):
-            events.close()
-            raise
         except Exception as error:  # a graph may raise anything; it ends the attempt, not the worker
-            return await self._after(run, claim, error, events)
-
-    async def _ended_on_request(self, run: Run, held: _Held, events: EventWriter) -> Outcome | None:
-        """After we cancelled the attempt's own task: what the reason for it asks for."""
-        if held.ending == "cancelled":
-            return Outcome(Status.CANCELLED, run.identity)
-        if held.ending == "drain":
-            await self._hand_over(held.claim)
+            return await self._after(run, held, error, events)
+        if isinstance(ending, Outcome):
+            return ending
+        if isinstance(ending, Stop):
+            return Outcome(ending.status, stopped(run, ending))
+        if ending is _Ending.TIMEOUT:
+            return await self._failed(run, held, "run_timeout", error="RunTimedOut")
+        if ending is _Ending.DRAIN:
+            await events.flush()
+            await self._hand_over(claim)
             return None
         await events.flush()  # raises what writing was refused with, if that was the reason
-        raise StaleEpoch(run.run_id, held.claim.epoch, None)
+        raise StaleEpoch(run.run_id, claim.epoch, None)
+
+    async def _until_ended(self, held: _Held, graph: asyncio.Task[Outcome]) -> Outcome | _Ending | Stop:
+        """The graph's outcome, or the reason for which it was stopped before. Raises what the graph raises.
+
+        The graph runs in a task of its own, so that stopping it never cuts off the writing of how it ended.
+        """
+        seconds = self._settings.runs.run_timeout_seconds
+        either: set[asyncio.Future[Any]] = {graph, held.ending}
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if graph.cancelled():  # by nobody here: a node let a cancellation of its own escape
+            raise RuntimeError("the graph has cancelled itself")
+        if graph.done():
+            return graph.result()
+        _end(held, _Ending.TIMEOUT)
+        until = time.monotonic() + _STOP_SECONDS
+        while not graph.done() and time.monotonic() < until:
+            graph.cancel()  # again and again: a node may swallow one
+            await asyncio.wait({graph}, timeout=_CANCEL_AGAIN_SECONDS)
+        if not graph.done():
+            _log.error("graph does not stop", fix="let nodes pass on asyncio.CancelledError, and await what takes long")
+            self._unstoppable.add(graph)
+        graph.add_done_callback(self._stopped)
+        return held.ending.result()
+
+    def _stopped(self, graph: asyncio.Task[Outcome]) -> None:
+        self._unstoppable.discard(graph)
+        self._freed.set()
+        if not graph.cancelled():
+            graph.exception()  # what it raises on its way out concerns nobody: the reason for its end is known
 
     async def _hand_over(self, claim: Claim) -> None:
         """Give the run back at once, as if this attempt had not been: stopping a worker is nobody's failure."""
         telemetry.drains.add(1)
         await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
 
-    async def _after(self, run: Run, claim: Claim, error: Exception, events: EventWriter) -> Outcome | None:
+    async def _after(self, run: Run, held: _Held, error: Exception, events: EventWriter) -> Outcome | None:
         """What an attempt's error means: an outcome, or None when the run was put back for another attempt."""
-        stale_error = _cause(error, StaleEpoch) or _cause(error, RedisUnavailable)
-        if stale_error is not None:
-            events.close()
-            raise stale_error
-        last = claim.attempt >= self._settings.runs.run_max_attempts
-        if isinstance(error, KeyError) and run.graph in error.args:
-            return _failed(run, "graph_unknown")
-        if is_transient(error) and not last:
-            pause = backoff(claim.attempt)
+        claim = held.claim
+        not_ours = _cause(error, StaleEpoch) or _cause(error, RedisUnavailable)
+        if not_ours is not None:
+            raise not_ours
+        if isinstance(error, KeyError) and run.graph in error.args and held.execution is None:
+            return await self._failed(run, held, "graph_unknown", error=type(error).__name__)
+        name = type(error).__name__
+        if is_transient(error) and claim.attempt < self._settings.runs.run_max_attempts:
+            pause = pause_after(error, claim.attempt)
             _log.warning(
                 "attempt failed, trying again", exc_info=error, attempt=claim.attempt, pause=pause.total_seconds()
             )
             await events.flush()
-            await self._give_back(claim, pause=pause, used=claim.attempt)
+            await self._give_back(claim, pause=pause, used=claim.attempt, error=name)
             return None
         _log.error("run failed", exc_info=error, attempt=claim.attempt)
-        if isinstance(error, RunTimedOut):
-            return Outcome(Status.TIMEOUT, {**run.identity, "error": {"kind": "run_timeout"}})
-        return _failed(run, "dependency_unavailable" if is_transient(error) else "internal")
+        return await self._failed(
+            run, held, "dependency_unavailable" if is_transient(error) else "internal", error=name
+        )
+
+    async def _failed(self, run: Run, held: _Held, kind: str, *, error: str = "") -> Outcome:
+        """The outcome of a run that failed for good, with what its dead letter holds."""
+        checkpoint_id = "" if held.execution is None else await held.execution.newest_checkpoint()
+        status = Status.TIMEOUT if kind == "run_timeout" else Status.ERROR
+        return Outcome(status, {**run.identity, "error": {"kind": kind}}, Failure(error, checkpoint_id))
 
     async def _complete(
         self, run: Run, claim: Claim, outcome: Outcome, events: Sequence[tuple[str, bytes]] = ()
@@ -290,7 +331,7 @@ class Worker:
         result = plain(outcome.result)
         while True:
             try:
-                await self._ledger.complete(claim, run, outcome.status, result, events)
+                await self._ledger.complete(claim, run, outcome.status, result, events, outcome.failure)
                 break
             except RedisUnavailable:  # the work is done: keep trying while the run is ours, the script runs once
                 await asyncio.sleep(_RECONNECT_SECONDS)
@@ -309,11 +350,11 @@ class Worker:
             telemetry.cost.add(outcome.result["cost_usd"], {"model": outcome.result.get("model") or "unknown"})
         _log.info("run ended", status=str(outcome.status), attempt=claim.attempt)
 
-    async def _give_back(self, claim: Claim, *, pause: timedelta, used: int) -> None:
+    async def _give_back(self, claim: Claim, *, pause: timedelta, used: int, error: str = "") -> None:
         until = time.monotonic() + _GIVE_BACK_SECONDS
         while True:
             try:
-                await self._ledger.give_back(claim, pause=pause, used=used)
+                await self._ledger.give_back(claim, pause=pause, used=used, error=error)
                 return
             except StaleEpoch:
                 telemetry.fencing_refusals.add(1)
@@ -334,13 +375,14 @@ class Worker:
             _, late = await asyncio.wait(tasks, timeout=self._settings.service.drain_seconds)
             for held in list(self._held.values()):
                 if held.task in late:
-                    self._end(held, "drain")
+                    _end(held, _Ending.DRAIN)
             if late:
                 await asyncio.wait(late, timeout=self._settings.redis.timeout_seconds)
 
 
-def _failed(run: Run, kind: str) -> Outcome:
-    return Outcome(Status.ERROR, {**run.identity, "error": {"kind": kind}})
+def _end(held: _Held, why: _Ending | Stop) -> None:
+    if not held.ending.done():
+        held.ending.set_result(why)
 
 
 def _cause(error: BaseException, kind: type[Exception]) -> Exception | None:

@@ -12,7 +12,7 @@ from app.infra.errors import IdempotencyMismatch, RunNotFound, StaleEpoch, Threa
 from app.infra.ids import STABLE, RunId, TenantId, ThreadId
 from app.infra.keys import Keys
 from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
-from app.runs.model import Claim, Status
+from app.runs.model import Claim, Status, Stop
 from tests.integration.conftest import TENANT, new_run
 from tests.support.waiting import eventually
 
@@ -223,7 +223,7 @@ async def test_cancelling_a_running_run_reaches_whoever_claims_it_next(ledger: R
     claim = await only(ledger)
     assert (await ledger.cancel(claim.run_id, TENANT)).status is Status.RUNNING
     second = await eventually(lambda: ledger.claim("w2", 1), until=lambda claims: bool(claims.runs), seconds=5)
-    assert second.runs[0].cancelling
+    assert second.runs[0].stop is Stop.CANCEL
 
 
 async def test_ended_runs_leave_nothing_that_lives_forever(ledger: RunLedger, client: Any, keys: Keys) -> None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from app.api.dependencies import CallerDep, IdempotencyKey, Parts
 from app.api.problems import problems
-from app.api.start import ChatRequest, answer, refuse_failed, start
+from app.api.start import ChatRequest, LaterChatRequest, answer, refuse_failed, start
 from app.api.views import Answer, RunView
 
 router = APIRouter(tags=["chat"])
@@ -37,7 +37,7 @@ async def chat(asked: ChatRequest, api: Parts, caller: CallerDep, idempotency_ke
 
 @router.post("/chat/async", status_code=202, response_model=RunView, responses=_PROBLEMS)
 async def chat_async(
-    asked: ChatRequest, api: Parts, caller: CallerDep, idempotency_key: IdempotencyKey = None
+    asked: LaterChatRequest, api: Parts, caller: CallerDep, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Say something to the agent; answers as soon as the run is written down. Read it at /runs/{run_id}."""
     accepted = await start(api, caller, asked, idempotency_key)

@@ -30,6 +30,7 @@ RUN = Run(
     result=None,
     request_id="",
     traceparent="",
+    effects_root=RunId("r"),
 )
 
 
@@ -46,7 +47,7 @@ def execution() -> Execution:
     graph.add_edge(START, "node")
     graph.add_edge("node", END)
     services = Services(redis=None, keys=Keys(), settings=load(None), store=None, effects=Direct())
-    claim = Claim(RUN.run_id, epoch=1, attempt=1, cancelling=False, waited_seconds=0.0)
+    claim = Claim(RUN.run_id, epoch=1, attempt=1, stop=None, waited_seconds=0.0)
     return Execution(RUN, claim, graph.compile(), services, on_stale=lambda stale: None)
 
 
