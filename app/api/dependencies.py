@@ -15,9 +15,11 @@ from app.infra.auth import Authenticator, Caller
 from app.infra.ids import ID_PATTERN, RunId, ThreadId, UserId
 from app.infra.keys import Keys
 from app.infra.settings import Settings
+from app.runs.crons import Crons
 from app.runs.events import START, is_event_id
 from app.runs.hub import EventHub
 from app.runs.ledger import RunLedger
+from app.runs.scheduler import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Api:
     ledger: RunLedger
     hub: EventHub
     memories: LazyMemories
+    crons: Crons
+    scheduler: Scheduler
     graphs: tuple[str, ...]
     """Names of the registered graphs."""
 

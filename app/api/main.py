@@ -12,14 +12,17 @@ from app.api.dependencies import Api
 from app.api.memories import LazyMemories
 from app.api.middleware import SILENT, RequestScope
 from app.api.probes import readiness_checks
-from app.api.routers import chat, health, memories, runs, stream, threads
+from app.api.routers import chat, crons, health, memories, runs, stream, threads
 from app.infra.auth import Authenticator
 from app.infra.keys import Keys
 from app.infra.redis import open_redis
 from app.infra.settings import Settings
 from app.infra.version import VERSION
+from app.runs.crons import Crons
 from app.runs.hub import hub
+from app.runs.later import Later
 from app.runs.ledger import RunLedger
+from app.runs.scheduler import scheduling
 from app.workflows.names import graph_names
 
 
@@ -36,6 +39,10 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.readiness = await stack.enter_async_context(readiness_checks(settings, redis))
             memories_of_users = LazyMemories(settings)
             stack.push_async_callback(memories_of_users.close)
+            crons_of_all = Crons(redis, keys, settings.runs, settings.release, graphs)
+            scheduler = await stack.enter_async_context(
+                scheduling(redis, keys, Later(redis, keys, settings.release), crons_of_all)
+            )
             app.state.api = Api(
                 settings=settings,
                 redis=redis,
@@ -45,6 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
                 ledger=RunLedger(redis, keys, settings.runs, settings.release),
                 hub=await stack.enter_async_context(hub(redis, keys)),
                 memories=memories_of_users,
+                crons=crons_of_all,
+                scheduler=scheduler,
                 graphs=graphs,
             )
             yield
@@ -65,6 +74,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestScope, max_body_bytes=settings.service.max_body_bytes)
     problems.install(app)
-    for router in (chat.router, stream.router, runs.router, threads.router, memories.router, health.router):
+    for router in (
+        chat.router,
+        stream.router,
+        runs.router,
+        threads.router,
+        crons.router,
+        memories.router,
+        health.router,
+    ):
         app.include_router(router)
     return app

@@ -1,0 +1,406 @@
+"""Crons: a message that is sent to an agent again and again, at the times of a schedule.
+
+| key                         | type | what                                                            |
+|-----------------------------|------|-----------------------------------------------------------------|
+| {agent-tasks}:crons         | zset | cron id by its next moment, ms; a paused or ended one is not there |
+| {agent-tasks}:cron:<cron>   | hash | the cron: see `Cron`                                            |
+| {agent-tasks}:crons:<tenant>| set  | ids of the tenant's crons                                       |
+
+A moment starts one run, however many processes see it: the run's id follows from the cron and the moment, and
+accepting a run is done once per id. Moments that went by while nothing ran start one run together, and the schedule
+goes on with the first moment after that run was accepted, which every process reads from the run's record.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import redis.exceptions
+
+from app.infra import telemetry
+from app.infra.errors import Conflict, IdempotencyMismatch, NotFound, RedisUnavailable, RunNotFound, SlipwayError
+from app.infra.ids import Release, RunId, TenantId, ThreadId, UserId, new_id
+from app.infra.keys import Keys
+from app.infra.logging import get_logger
+from app.infra.redis import Lua, outages
+from app.infra.settings import RunSettings
+from app.runs.cron_times import next_moment
+from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
+from app.runs.model import NewRun, Strategy
+
+_log = get_logger(__name__)
+
+_HERE = Path(__file__).parent
+_CREATE = Lua((_HERE / "cron_create.lua").read_text(), name="cron_create")
+_CHANGE = Lua((_HERE / "cron_change.lua").read_text(), name="cron_change")
+_DELETE = Lua((_HERE / "cron_delete.lua").read_text(), name="cron_delete")
+_ADVANCE = Lua((_HERE / "cron_advance.lua").read_text(), name="cron_advance")
+
+MOST_PER_TENANT = 1_000
+_CHANGES = 5
+"""Times that a change is tried again because somebody else changed the same cron."""
+_RUNS = uuid.UUID("5d1c1f0e-9f0b-5a55-9f8e-0f6f2f3b8a61")
+"""Namespace of the ids of runs that crons start."""
+_MADE = uuid.UUID("a3c2f9f4-6a55-5be0-8d57-5a1f0d8f5f0e")
+"""Namespace of the ids of crons that were made under an Idempotency-Key."""
+
+
+class CronNotFound(NotFound):
+    def __init__(self, cron_id: str) -> None:
+        super().__init__(f"there is no cron {cron_id}", fix="GET /crons lists them")
+        self.cron_id = cron_id
+
+
+class TooManyCrons(Conflict):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"there are {most} crons already", fix="delete some that are no longer needed")
+
+
+class NeverDue(SlipwayError):
+    """The schedule has no moment to come, or none before the cron's end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the schedule never comes due", fix="choose a day that exists, and an end_at after its first time"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A message for `graph` at each moment of `schedule`. Times are ms since 1970."""
+
+    cron_id: str
+    tenant: TenantId
+    user: UserId
+    graph: str
+    message: str
+    schedule: str
+    """Five fields, see `app.runs.cron_times`."""
+    timezone: str
+    thread_id: ThreadId | None
+    """The conversation to go on with; None begins one each time."""
+    strategy: Strategy
+    """What to do when that conversation has an unfinished run."""
+    release: Release
+    """Whose workers execute it, while they are there."""
+    enabled: bool
+    created_ms: int
+    end_ms: int | None = None
+    next_ms: int | None = None
+    last_ms: int | None = None
+    """The last moment that came."""
+    last_run_id: RunId | None = None
+    last_error: str = ""
+    """Why the last moment started no run."""
+    revision: str = ""
+
+    def after(self, moment_ms: int) -> int | None:
+        """Its next moment after `moment_ms`, paused or not; None when it ends before."""
+        found = next_moment(self.schedule, self.timezone, moment_ms)
+        return None if found is None or (self.end_ms is not None and found > self.end_ms) else found
+
+    def run_id(self, moment_ms: int) -> RunId:
+        """The id of the run that this moment starts."""
+        return RunId(str(uuid.uuid5(_RUNS, f"{self.cron_id}:{moment_ms}")))
+
+    def fields(self) -> dict[str, str]:
+        """What a caller may set, as it is stored."""
+        return {
+            "graph": self.graph,
+            "message": self.message,
+            "schedule": self.schedule,
+            "timezone": self.timezone,
+            "thread_id": self.thread_id or "",
+            "strategy": str(self.strategy),
+            "enabled": "1" if self.enabled else "",
+            "end_ms": "" if self.end_ms is None else str(self.end_ms),
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[bytes, bytes], score: float | None) -> Cron:
+        """From its record and its place among the moments to come."""
+        stored = {name.decode(): value.decode() for name, value in record.items()}
+        thread, end, last, run = (stored.get(name) for name in ("thread_id", "end_ms", "last_moment_ms", "last_run_id"))
+        return cls(
+            cron_id=stored["cron_id"],
+            tenant=TenantId(stored["tenant"]),
+            user=UserId(stored["user"]),
+            graph=stored["graph"],
+            message=stored["message"],
+            schedule=stored["schedule"],
+            timezone=stored["timezone"],
+            thread_id=ThreadId(thread) if thread else None,
+            strategy=Strategy(stored["strategy"]),
+            release=Release(stored["release"]),
+            enabled=stored["enabled"] == "1",
+            created_ms=int(stored["created_ms"]),
+            end_ms=int(end) if end else None,
+            next_ms=None if score is None else int(score),
+            last_ms=int(last) if last else None,
+            last_run_id=RunId(run) if run else None,
+            last_error=stored.get("last_error", ""),
+            revision=stored["revision"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewCron:
+    """What a cron is made from."""
+
+    tenant: TenantId
+    user: UserId
+    graph: str
+    message: str
+    schedule: str
+    timezone: str = "UTC"
+    thread_id: ThreadId | None = None
+    strategy: Strategy = Strategy.ENQUEUE
+    end_ms: int | None = None
+    enabled: bool = True
+    idempotency_key: str = ""
+    digest: str = ""
+    """Of the request, to recognise another one under the same key."""
+
+
+class Crons:
+    """The crons of all tenants. `release` is the one that this process serves, `graphs` those that it knows."""
+
+    def __init__(
+        self, client: Any, keys: Keys, settings: RunSettings, release: Release, graphs: Collection[str]
+    ) -> None:
+        self._redis, self._keys, self._settings, self._release = client, keys, settings, release
+        self._graphs = frozenset(graphs)
+
+    async def create(self, new: NewCron) -> Cron:
+        """Write a cron down. The same `idempotency_key` gives the cron that it made, while that is there.
+
+        Raises `ValueError` for a schedule or time zone that is none, `NeverDue`, `ThreadNotFound` for a thread that is
+        not the tenant's, `TooManyCrons`, `IdempotencyMismatch`, `RedisUnavailable`.
+        """
+        if new.thread_id is not None:
+            await self._ledger(self._release).thread(new.thread_id, new.tenant)
+        now = await self._now()
+        made = uuid.uuid5(_MADE, f"{new.tenant}:{new.idempotency_key}") if new.idempotency_key else new_id()
+        cron = Cron(
+            cron_id=str(made),
+            tenant=new.tenant,
+            user=new.user,
+            graph=new.graph,
+            message=new.message,
+            schedule=new.schedule,
+            timezone=new.timezone,
+            thread_id=new.thread_id,
+            strategy=new.strategy,
+            release=self._release,
+            enabled=new.enabled,
+            created_ms=now,
+            end_ms=new.end_ms,
+        )
+        moment = cron.after(now)
+        if moment is None:
+            raise NeverDue
+        digest = new.digest or "-"
+        own = {
+            "user": cron.user,
+            "release": cron.release,
+            "created_ms": str(now),
+            "digest": digest,
+            "revision": uuid.uuid4().hex,
+        }
+        keys = self._keys
+        try:
+            first: bytes = await _CREATE(
+                self._redis,
+                keys=[keys.crons, keys.cron(cron.cron_id), keys.crons_of(cron.tenant), keys.tenants],
+                args=[cron.cron_id, cron.tenant, MOST_PER_TENANT, moment, *_pairs(cron.fields() | own)],
+            )
+        except redis.exceptions.ResponseError as error:
+            if str(error).startswith("LIMIT"):
+                raise TooManyCrons(MOST_PER_TENANT) from error
+            raise
+        if first.decode() != digest:
+            raise IdempotencyMismatch
+        return await self.get(cron.cron_id, cron.tenant)
+
+    async def get(self, cron_id: str, tenant: TenantId) -> Cron:
+        """A cron of this tenant. Raises `CronNotFound`."""
+        for cron in await self._read([cron_id]):
+            if cron.tenant == tenant:
+                return cron
+        raise CronNotFound(cron_id)
+
+    async def of_tenant(self, tenant: TenantId, *, limit: int = 100, offset: int = 0) -> list[Cron]:
+        """The tenant's crons, in the order of their ids, which begin with when they were made."""
+        with outages():
+            members = await self._redis.smembers(self._keys.crons_of(tenant))
+        ids = sorted(member.decode() for member in members)
+        return await self._read(ids[offset : offset + limit])
+
+    async def change(self, cron_id: str, tenant: TenantId, **changes: Any) -> Cron:
+        """Set fields of a cron (named as in `Cron`); its next moment follows from `schedule` and what else bears on it.
+
+        Raises `CronNotFound`, `NeverDue`, ValueError for a schedule that is none, `RedisUnavailable`.
+        """
+        for _ in range(_CHANGES):
+            cron = await self.get(cron_id, tenant)
+            changed = replace(cron, **changes)
+            revision = uuid.uuid4().hex
+            try:
+                reply = await _CHANGE(
+                    self._redis,
+                    keys=[self._keys.crons, self._keys.cron(cron_id)],
+                    args=[
+                        cron_id,
+                        tenant,
+                        cron.revision,
+                        revision,
+                        await self._moment_after_change(cron, changed),
+                        *_pairs(changed.fields()),
+                    ],
+                )
+            except redis.exceptions.ResponseError as error:
+                if str(error).startswith("NOCRON"):
+                    raise CronNotFound(cron_id) from error
+                raise
+            if reply == b"OK":
+                return await self.get(cron_id, tenant)
+        raise Conflict(f"cron {cron_id} is being changed by others", fix="read it and change it again")
+
+    async def _moment_after_change(self, cron: Cron, changed: Cron) -> str:
+        """The next moment for `cron_change.lua`."""
+        if not changed.enabled:
+            return "none"
+        timing = ("schedule", "timezone", "end_ms", "enabled")
+        if all(getattr(cron, name) == getattr(changed, name) for name in timing):
+            return "same"
+        moment = changed.after(await self._now())
+        if moment is None:
+            raise NeverDue
+        return str(moment)
+
+    async def delete(self, cron_id: str, tenant: TenantId) -> None:
+        """Forget a cron; runs that it has started go on. Raises `CronNotFound`."""
+        keys = self._keys
+        deleted = await _DELETE(
+            self._redis, keys=[keys.crons, keys.cron(cron_id), keys.crons_of(tenant)], args=[cron_id, tenant]
+        )
+        if not deleted:
+            raise CronNotFound(cron_id)
+
+    async def delete_all(self, tenant: TenantId) -> int:
+        """Forget every cron of a tenant; gives how many there were."""
+        deleted = 0
+        while crons := await self.of_tenant(tenant):
+            for cron in crons:
+                with suppress(CronNotFound):
+                    await self.delete(cron.cron_id, tenant)
+                    deleted += 1
+        return deleted
+
+    async def fire(self, cron_id: str, moment_ms: int) -> None:
+        """Start the run of a moment that has come, unless it was started before, and set the cron's next moment.
+
+        What stands against the run is recorded in the cron, which goes on with its next moment. Raises only
+        `RedisUnavailable`: then the moment stays due.
+        """
+        found = await self._read([cron_id])
+        if not found:
+            await self._advance(cron_id, moment_ms, "", None)
+            return
+        cron, run_id, error = found[0], RunId(""), ""
+        fired_ms = before_ms = await self._now()
+        try:
+            run_id = await self._start(cron, moment_ms)
+            with suppress(RunNotFound):  # it was deleted at once
+                fired_ms = (await self._ledger(cron.release).get(run_id)).accepted_ms
+        except RedisUnavailable:
+            raise
+        except SlipwayError as refused:
+            error = str(refused)
+        except Exception as unforeseen:  # whatever it is: this cron must not hold up others, nor be tried for ever
+            error = f"internal error ({type(unforeseen).__name__}); the service's log says more"
+            _log.error("cron could not start its run", cron_id=cron_id, exc_info=unforeseen)
+        try:
+            following = cron.after(max(fired_ms, moment_ms))
+        except ValueError as invalid:  # a time zone can be taken out of the database
+            following, error = None, f"its schedule cannot be read any more: {invalid}"
+        if run_id and fired_ms >= before_ms:
+            telemetry.runs_accepted.add(1, {"graph": cron.graph})
+        _log.info(
+            "cron came due", cron_id=cron_id, run_id=run_id, problem=error, late_seconds=(fired_ms - moment_ms) / 1000
+        )
+        await self._advance(cron_id, moment_ms, cron.revision, following, run_id, error)
+
+    async def _start(self, cron: Cron, moment_ms: int) -> RunId:
+        release = await self._release_for(cron)
+        if release == self._release and cron.graph not in self._graphs:
+            raise SlipwayError(f"graph {cron.graph} is not registered", fix=f"use one of {', '.join(self._graphs)}")
+        with telemetry.tracer.start_as_current_span("cron", attributes={"slipway.cron.id": cron.cron_id}):
+            accepted = await self._ledger(release).accept(
+                NewRun(
+                    run_id=cron.run_id(moment_ms),
+                    thread_id=cron.thread_id,
+                    tenant=cron.tenant,
+                    user=cron.user,
+                    graph=cron.graph,
+                    input={"messages": [{"role": "user", "content": cron.message}]},
+                    strategy=cron.strategy,
+                    request_id=f"cron-{cron.cron_id}",
+                    traceparent=telemetry.carry(),
+                )
+            )
+        return accepted.run_id
+
+    async def _release_for(self, cron: Cron) -> Release:
+        """The cron's own release while it has workers, else the one of this process."""
+        if cron.release == self._release:
+            return self._release
+        with outages():
+            seen = await self._redis.hget(self._keys.releases, cron.release)
+        alive = seen is not None and await self._now() - int(seen) <= RELEASE_SEEN_MS
+        return cron.release if alive else self._release
+
+    async def _advance(
+        self,
+        cron_id: str,
+        moment_ms: int,
+        revision: str,
+        following: int | None,
+        run_id: RunId = RunId(""),  # noqa: B008 - a str
+        error: str = "",
+    ) -> None:
+        await _ADVANCE(
+            self._redis,
+            keys=[self._keys.crons, self._keys.cron(cron_id)],
+            args=[cron_id, moment_ms, revision, "none" if following is None else following, run_id, error],
+        )
+
+    def _ledger(self, release: Release) -> RunLedger:
+        return RunLedger(self._redis, self._keys, self._settings, release)
+
+    async def _read(self, cron_ids: list[str]) -> list[Cron]:
+        """The crons of these ids that are there."""
+        if not cron_ids:
+            return []
+        with outages():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for cron_id in cron_ids:
+                    pipe.hgetall(self._keys.cron(cron_id))
+                pipe.zmscore(self._keys.crons, cron_ids)
+                *records, scores = await pipe.execute()
+        return [Cron.of(record, score) for record, score in zip(records, scores, strict=True) if record]
+
+    async def _now(self) -> int:
+        """Redis's clock, ms."""
+        with outages():
+            seconds, micros = await self._redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _pairs(fields: Mapping[str, str]) -> list[str]:
+    return [part for pair in fields.items() for part in pair]
