@@ -32,7 +32,8 @@ class FencedLua:
     """
 
     def __init__(self, folder: Path, *names: str) -> None:
-        self._lua = Lua(_FENCE + "".join((folder / name).read_text() for name in names), name=names[-1])
+        self.name = names[-1]
+        self._lua = Lua(_FENCE + "".join((folder / name).read_text() for name in names), name=self.name)
 
     async def __call__(self, redis_: Any, *, epochs: str, fence: Fence | None, keys: list[str], args: list[Any]) -> Any:
         """Run it for `fence`; None writes unfenced, which only maintenance outside any run may do."""

@@ -27,7 +27,7 @@ from app.infra.fence import Fence
 from app.infra.ids import RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import connect
-from app.memory.checkpoints import RedisSaver, serializer
+from app.memory.checkpoints import RedisSaver, RunNeeded, serializer
 from tests.support.valkey import ValkeyServer
 
 KEYS = Keys()
@@ -182,6 +182,45 @@ async def test_a_delta_channel_is_rebuilt_also_after_a_prune(
     assert await client.zcard(f"{KEYS.checkpoints(ThreadId('t'))}:index") in left
     result = await stored.ainvoke({"log": ["more"]}, thread())
     assert result["log"] == [*expected, "more", *"abcde"]
+
+
+async def test_a_run_that_a_delta_channel_is_computed_from_is_not_deleted(
+    saver: Saver, client: aioredis.Redis
+) -> None:
+    """The channel of the later run would silently lose what the earlier one had added."""
+    graph = chain(("a", functools.partial(_say, "a")), state=OftenWhole)(saver())
+
+    def made_by(run_id: str) -> RunnableConfig:
+        return {**thread(), "metadata": {"run_id": run_id}}
+
+    await graph.ainvoke({"log": ["one"]}, made_by("first"))
+    await graph.ainvoke({"log": ["two"]}, made_by("second"))
+    before = {key: await client.dump(key) async for key in client.scan_iter()}
+    with pytest.raises(RunNeeded, match="later checkpoints of thread t are computed from those of run first"):
+        await saver().adelete_for_runs(["first"])
+    assert {key: await client.dump(key) async for key in client.scan_iter()} == before
+    await saver().adelete_for_runs(["second"])
+    assert (await graph.aget_state(thread())).values["log"] == ["one", "a"]
+    await saver().adelete_for_runs(["first"])
+    assert [key async for key in client.scan_iter()] == []
+
+
+async def test_a_run_before_a_delta_channels_whole_value_is_deleted_after_a_prune(saver: Saver) -> None:
+    """What the refusal advises: of a pruned thread nothing is left that is computed from so far back."""
+
+    class Whole(TypedDict):
+        log: Annotated[list[Any], DeltaChannel(extend, list, snapshot_frequency=1)]
+
+    graph = chain(("a", functools.partial(_say, "a")), state=Whole)(saver())
+    for run_id in ("first", "second"):
+        await graph.ainvoke({"log": [run_id]}, {**thread(), "metadata": {"run_id": run_id}})
+    with pytest.raises(RunNeeded, match="prune the thread first"):
+        await saver().adelete_for_runs(["first"])
+    await saver().aprune(["t"])
+    await saver().adelete_for_runs(["first"])
+    states = [state async for state in graph.aget_state_history(thread())]
+    assert states[0].values["log"] == ["first", "a", "second", "a"]
+    assert {(state.metadata or {}).get("run_id") for state in states} == {"second"}
 
 
 class Overtaken:

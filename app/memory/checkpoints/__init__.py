@@ -4,8 +4,8 @@
 the scripts lie beside it. Nothing here decides when a thread ends: that is the ledger's.
 """
 
-from app.memory.checkpoints.errors import CheckpointDamaged, ThreadTaken
+from app.memory.checkpoints.errors import CheckpointDamaged, CheckpointSealed, RunNeeded, ThreadTaken
 from app.memory.checkpoints.saver import RedisSaver
 from app.memory.checkpoints.serializer import serializer
 
-__all__ = ["CheckpointDamaged", "RedisSaver", "ThreadTaken", "serializer"]
+__all__ = ["CheckpointDamaged", "CheckpointSealed", "RedisSaver", "RunNeeded", "ThreadTaken", "serializer"]

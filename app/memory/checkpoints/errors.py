@@ -30,8 +30,7 @@ class RunNeeded(Conflict):
     def __init__(self, run_id: str, thread_id: str) -> None:
         super().__init__(
             f"later checkpoints of thread {thread_id} are computed from those of run {run_id}",
-            fix="delete the later runs with it, or the thread, or wait until the channel has stored its whole value "
-            "(its snapshot_frequency)",
+            fix="prune the thread first, which leaves what its newest state needs, or delete the later runs with it",
         )
         self.run_id, self.thread_id = run_id, thread_id
 

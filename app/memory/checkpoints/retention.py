@@ -136,8 +136,8 @@ class Retention(BaseCheckpointSaver[str]):
         for start in range(0, len(names), _CHUNK):
             chunk = names[start : start + _CHUNK]
             await self._write(_DROP, [keys.index, keys.records, keys.writes, keys.written], chunk)
-        if names:
-            await self._write(_SWEEP, [keys.records, keys.blobs], [])
+        # Also when there was nothing to drop: an earlier attempt may have been cut short here.
+        await self._write(_SWEEP, [keys.records, keys.blobs], [])
 
     async def _forget(self, thread: ThreadId, runs: set[str], what: Literal["sets", "all"] = "sets") -> None:
         sets = [self._keys.checkpoint_run(run_id) for run_id in sorted(runs)]
