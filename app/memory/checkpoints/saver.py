@@ -36,6 +36,7 @@ from app.infra.redis import outages
 from app.memory.checkpoints import layout
 from app.memory.checkpoints.delta import DeltaHistory
 from app.memory.checkpoints.errors import CheckpointDamaged
+from app.memory.checkpoints.ids import stay_above
 from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
 from app.memory.checkpoints.rollback import Rollback
 from app.memory.checkpoints.serializer import serializer
@@ -62,8 +63,8 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
 
     `fence` None reads, and writes for maintenance outside any run. `ttl_seconds` is how long a thread lives after
     its last write. `on_stale` is told of each refused write at the moment it happens: LangGraph itself reports a
-    failed background write only when the graph ends. `serde` replaces the serializer, for example by an
-    `EncryptedSerializer` over `serializer()`; key names, channel names, versions and run ids stay readable.
+    failed background write only when the graph ends. `serde` is `open_serializer(settings)` in the
+    service: encrypting where a key is set; without one, `serializer()`.
     """
 
     def __init__(
@@ -149,7 +150,11 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
         """
         place = Place.of(config)
         [found] = await self._read(place.thread_id, [place.name])
-        return None if found is None else self._tuple(place.thread_id, found)
+        if found is None:
+            return None
+        saved = self._tuple(place.thread_id, found)
+        stay_above(saved.checkpoint["id"])
+        return saved
 
     async def alist(
         self,
