@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that loses replies or cuts connections, for tests of what a client does then.
+"""A TCP proxy on loopback that loses replies, cuts connections or holds everything up, for tests of what happens then.
 
 async with Proxy(server.port) as proxy:
     client = connect(f"redis://127.0.0.1:{proxy.port}/0")
@@ -21,6 +21,8 @@ class Proxy:
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._lose_next = False
+        self._open = asyncio.Event()
+        self._open.set()
         self.lost = 0
         """Replies that were lost so far."""
 
@@ -39,6 +41,14 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def hold(self) -> None:
+        """Pass nothing on, in either direction, while connections stay open: a network that has gone silent."""
+        self._open.clear()
+
+    def let_go(self) -> None:
+        """Pass everything on that `hold` held up."""
+        self._open.set()
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self
@@ -48,6 +58,7 @@ class Proxy:
     ) -> None:
         if self._server is not None:
             self._server.close()
+        self.let_go()
         self.cut()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
@@ -55,7 +66,12 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        from_target, to_target = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            from_target, to_target = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # the target is down: the client sees its connection end at once
+            writer.transport.abort()
+            self._connections.discard(task)
+            return
         self._writers |= {writer, to_target}
         try:
             async with asyncio.TaskGroup() as group:
@@ -75,6 +91,7 @@ class Proxy:
                 self._lose_next = False
                 self.lost += 1
                 break
+            await self._open.wait()
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError("one side has ended; so must the other")

@@ -30,13 +30,14 @@ _START_SECONDS = 60.0
 class Process:
     """`python -m app <command>` with its log in a file."""
 
-    def __init__(self, command: str, env: dict[str, str], folder: Path) -> None:
+    def __init__(self, command: str, env: dict[str, str], folder: Path, *, program: list[str] | None = None) -> None:
+        """`program` runs something else than the service's own command, which then only names the process."""
         self.command = command
         handle, name = tempfile.mkstemp(prefix=f"{command}-", suffix=".log", dir=folder)
         self.log_path = Path(name)
         with os.fdopen(handle, "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", command],
+                program or [sys.executable, "-m", "app", command],
                 cwd=ROOT,
                 env={**_bare_environment(), **env},
                 stdin=subprocess.DEVNULL,
@@ -64,6 +65,10 @@ class Process:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.command} did not say {text!r}; its log ends:\n{self.log[-3000:]}")
             time.sleep(0.02)
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
 
     def send(self, sign: signal.Signals) -> None:
         self._process.send_signal(sign)

@@ -1,0 +1,149 @@
+"""Faults: hurts the cluster as the plan says, and puts right again what it hurt."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from tests.chaos.cluster import Cluster, Member
+from tests.chaos.plan import Fault
+
+_DRAIN_SECONDS = 20.0
+
+
+class Injector:
+    """Carries out faults, several at a time where the plan wants it. `applied` counts those that met a process."""
+
+    def __init__(self, cluster: Cluster, note: Callable[[str], None]) -> None:
+        self._cluster, self._note = cluster, note
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._redis = asyncio.Lock()
+        self.applied = 0
+        self.kinds: dict[str, int] = {}
+        self.restart: Literal["orderly", "kill"] = "orderly"
+        """How the Valkey is restarted: what its AOF policy promises to survive."""
+        self._hurt_until = 0.0
+
+    async def run(self, faults: tuple[Fault, ...], started: float) -> None:
+        """All of them, each at its moment after `started` (monotonic); returns when everything is whole again."""
+        for fault in faults:
+            await asyncio.sleep(max(0.0, started + fault.at - time.monotonic()))
+            self._begin(fault)
+        await self.settle()
+
+    def _begin(self, fault: Fault) -> None:
+        task = asyncio.create_task(self.apply(fault))
+        self._tasks.add(task)
+
+    async def settle(self) -> None:
+        """Wait for the faults under way. Raises what one of them failed with: a process that does not come back."""
+        while self._tasks:
+            done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+
+    def failed(self) -> BaseException | None:
+        """What a fault under way has failed with, if any."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task.exception() is not None:
+                return task.exception()
+        return None
+
+    async def calm(self) -> None:
+        """Until no process is, or was just now, frozen or cut off: whatever it had under way has happened by then."""
+        asked = time.monotonic()
+        while any(member.hurt for member in self._cluster.workers) or time.monotonic() < self._hurt_until:
+            await asyncio.sleep(0.05)
+            if time.monotonic() - asked > 30:
+                return
+
+    async def apply(self, fault: Fault) -> None:
+        """One fault, and what puts it right."""
+        if fault.kind == "restart":
+            await self._restart_redis(fault)
+            return
+        member = await self._target(fault)
+        self._count(fault, member.name)
+        match fault.kind:
+            case "kill" | "kill-api":
+                await self._replace(member, signal.SIGKILL, fault.seconds)
+            case "drain":
+                await self._replace(member, signal.SIGTERM, fault.seconds)
+            case "freeze":
+                await self._freeze(member, fault.seconds)
+            case "isolate":
+                await self._isolate(member, fault.seconds)
+            case "cut":
+                assert member.proxy is not None
+                member.proxy.cut()
+            case "lose":
+                assert member.proxy is not None
+                member.proxy.lose_next_reply()
+            case "clock":
+                await asyncio.to_thread(member.clock.write_text, str(fault.seconds))
+                member.send(signal.SIGUSR1)
+
+    async def _target(self, fault: Fault) -> Member:
+        """Who is hurt: one that is up and whole, or else whoever is so next."""
+        if fault.kind == "kill-api":
+            pool = self._cluster.apis
+        elif fault.kind in ("cut", "lose"):
+            pool = self._cluster.members
+        else:
+            pool = self._cluster.workers
+        while True:
+            whole = [member for member in pool if member.up and not member.hurt]
+            if whole:
+                return whole[int(fault.who * len(whole))]
+            await asyncio.sleep(0.02)
+
+    async def _replace(self, member: Member, sign: signal.Signals, pause: float) -> None:
+        member.up = False
+        pid = member.pid
+        member.send(sign)
+        try:
+            await member.gone(_DRAIN_SECONDS)
+        except TimeoutError:
+            text = f"{member.name} (pid {pid}) did not end {_DRAIN_SECONDS:g} s after {sign.name}"
+            raise RuntimeError(text) from None
+        await asyncio.sleep(pause)
+        member.start()
+        await member.wait()
+        self._note(f"{member.name} is back as pid {member.pid}")
+
+    async def _freeze(self, member: Member, seconds: float) -> None:
+        member.hurt = True
+        member.send(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        member.send(signal.SIGCONT)
+        self._healed(member)
+
+    async def _isolate(self, member: Member, seconds: float) -> None:
+        assert member.proxy is not None
+        member.hurt = True
+        member.proxy.hold()
+        await asyncio.sleep(seconds)
+        member.proxy.let_go()
+        self._healed(member)
+
+    def _healed(self, member: Member) -> None:
+        member.hurt = False
+        self._hurt_until = time.monotonic() + 1.0
+        self._note(f"{member.name} goes on")
+
+    async def _restart_redis(self, fault: Fault) -> None:
+        async with self._redis:
+            valkey = self._cluster.valkey
+            self._count(fault, f"valkey, {self.restart}")
+            await asyncio.to_thread(valkey.stop if self.restart == "orderly" else valkey.kill)
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(valkey.start)
+            self._note("valkey is back")
+
+    def _count(self, fault: Fault, who: str) -> None:
+        self.applied += 1
+        self.kinds[fault.kind] = self.kinds.get(fault.kind, 0) + 1
+        self._note(f"fault {fault.number}: {fault.kind} {who} {fault.seconds:.2f}")
