@@ -24,7 +24,7 @@ from app.infra.redis import outages
 _log = get_logger(__name__)
 
 _KEY = re.compile(r"^slw_([a-z0-9]{12})_([A-Za-z0-9_-]{43})$")
-_CACHE_SECONDS = 5.0
+CACHE_SECONDS = 5.0
 """How long a verified key is believed without asking Redis: a revoked key works at most that much longer."""
 _CACHE_ENTRIES = 10_000
 
@@ -117,7 +117,7 @@ class Authenticator:
         except (KeyError, ValueError):
             _log.error("API key record is not whole", key_id=key_id, fix="make a new key and remove this one")
             return None
-        self._known[presented] = (now + _CACHE_SECONDS, caller)
+        self._known[presented] = (now + CACHE_SECONDS, caller)
         while len(self._known) > _CACHE_ENTRIES:
             self._known.popitem(last=False)
         return caller

@@ -83,10 +83,16 @@ class Memories:
 
     async def delete_all(self, tenant: TenantId, user: UserId) -> int:
         """Forget everything of this user; the number of memories that were deleted. Raises `Unavailable`."""
-        store, space = self._open(), _namespace(tenant, user)
-        deleted = 0
+        return await self._delete_below(_namespace(tenant, user))
+
+    async def delete_tenant(self, tenant: TenantId) -> int:
+        """Forget everything of all users of a tenant; the number of memories deleted. Raises `Unavailable`."""
+        return await self._delete_below(("memories", _label(tenant)))
+
+    async def _delete_below(self, space: tuple[str, ...]) -> int:
+        store, deleted = self._open(), 0
         while found := await store.asearch(space, limit=_PAGE):
-            await asyncio.gather(*(store.adelete(space, item.key) for item in found))
+            await asyncio.gather(*(store.adelete(item.namespace, item.key) for item in found))
             deleted += len(found)
         return deleted
 

@@ -1,0 +1,282 @@
+"""What an operator does with runs and threads; the command line and the `/admin` routes are two faces of it.
+
+With a tenant everything is confined to that tenant: another one's thing is not found. Without one it is the operator
+of the whole place who asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from app.infra.errors import Conflict, NotFound, RunNotFound, ThreadNotFound
+from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
+from app.infra.keys import Keys
+from app.infra.redis import Lua, outages
+from app.runs.backlog import Backlog, backlog, backlog_of
+from app.runs.details import Place, RunDetail, ThreadDetail
+from app.runs.events import Event
+from app.runs.history import history
+from app.runs.ledger import RunLedger
+from app.runs.listing import Listing, RunFilter, all_tenants, newest_runs
+from app.runs.model import NewRun, Run, Status
+from app.runs.removal import Removal, Removed, Told
+
+_REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
+
+_PAGE = 100
+FAILED = (Status.ERROR, Status.TIMEOUT)
+"""How a run ends that becomes a dead letter."""
+
+
+class NotFailed(Conflict):
+    def __init__(self, run: Run) -> None:
+        super().__init__(
+            f"run {run.run_id} has not failed: its status is {run.status}",
+            fix="start it anew from its input with `again` (on the command line --again)",
+        )
+
+
+class Unfinished(Conflict):
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"run {run.run_id} is {run.status}: it has not ended", fix="wait for its end, or cancel it")
+
+
+class ReplayedBefore(Conflict):
+    def __init__(self, run_id: RunId, by: RunId) -> None:
+        super().__init__(
+            f"run {run_id} was replayed before, by run {by}",
+            fix=f"look at {by}, and replay that one if it failed; `again` (--again) starts {run_id} anew all the same",
+        )
+        self.by = by
+
+
+class DeadLetterNotFound(NotFound):
+    def __init__(self, run_id: RunId) -> None:
+        super().__init__(
+            f"there is no dead letter {run_id}",
+            fix="the list of dead letters names them; one that was replayed is none",
+        )
+
+
+class Administration:
+    """Every question and every act, over the ledger of one prefix."""
+
+    def __init__(self, client: Any, keys: Keys, ledger: RunLedger) -> None:
+        self._redis, self._keys, self._ledger = client, keys, ledger
+        self._removal = Removal(client, keys)
+
+    async def runs(self, tenant: TenantId | None, wanted: RunFilter, *, limit: int) -> Listing:
+        """Runs, newest first. Raises `RedisUnavailable`."""
+        return await self._newest(self._keys.runs_of, tenant, wanted, limit)
+
+    async def run(self, run_id: RunId, tenant: TenantId | None, *, events: int = 10) -> RunDetail:
+        """A run with all that is known of it and its last `events` events. Raises `RunNotFound`."""
+        # Imported here: the journal belongs to execution, which an api process need not load.
+        from app.runs.effects import effects_of
+
+        run = await self._ledger.get(run_id, tenant)
+        keys = self._keys
+        with outages():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hget(keys.run(run_id), "replayed_by")
+                pipe.zscore(keys.dead(run.tenant), run_id)
+                pipe.xrevrange(keys.events(run_id), count=max(1, events))
+                replayed_by, dead, entries = await pipe.execute()
+        return RunDetail(
+            run=run,
+            place=None if run.status.ended else await self._place(run),
+            dead=dead is not None,
+            replayed_by=RunId(replayed_by.decode()) if replayed_by else None,
+            effects=await effects_of(self._redis, keys, run.effects_root),
+            events=[_event(entry) for entry in reversed(entries[:events])],
+        )
+
+    async def cancel(self, run_id: RunId, tenant: TenantId | None) -> Run:
+        """Ask a run to stop, see `RunLedger.cancel`. Raises `RunNotFound`."""
+        owner = tenant or (await self._ledger.get(run_id)).tenant
+        return await self._ledger.cancel(run_id, owner)
+
+    async def replay(self, run_id: RunId, tenant: TenantId | None, *, again: bool = False) -> Run:
+        """Go on with a failed run's work from its last checkpoint: gives the new run, on the same thread.
+
+        With `again` any ended run is started anew from its input. A failed run is replayed once: asked a second time,
+        `ReplayedBefore` names the run. Raises `RunNotFound`, `Unfinished`, `NotFailed`, `ThreadNotFound` when its
+        thread has expired.
+        """
+        run = await self._ledger.get(run_id, tenant)
+        if not run.status.ended:
+            raise Unfinished(run)
+        if not again and run.status not in FAILED:
+            raise NotFailed(run)
+        with outages():
+            by = await self._redis.hget(self._keys.run(run_id), "replayed_by")
+        if by and not again:
+            raise ReplayedBefore(run_id, RunId(by.decode()))
+        accepted = await self._ledger.accept(
+            NewRun(
+                run_id=RunId(new_id()),
+                thread_id=run.thread_id,
+                tenant=run.tenant,
+                user=run.user,
+                graph=run.graph,
+                input=run.input,
+                command=run.command,
+                replays=None if again else run,
+                # Two who replay the same run at the same moment get one new run.
+                idempotency_key="" if again else f"replay:{run_id}",
+                digest=hashlib.sha256(f"replay:{run_id}".encode()).hexdigest(),
+            )
+        )
+        if not again and not accepted.created:
+            await self._replayed(run, accepted.run_id)
+            raise ReplayedBefore(run_id, accepted.run_id)
+        await self._replayed(run, accepted.run_id)
+        return await self._ledger.get(accepted.run_id)
+
+    async def dead_letters(self, tenant: TenantId | None, wanted: RunFilter, *, limit: int) -> Listing:
+        """Runs that failed for good, the last to fail first. Raises `RedisUnavailable`."""
+        return await self._newest(self._keys.dead, tenant, wanted, limit)
+
+    async def dead_letter(self, run_id: RunId, tenant: TenantId | None) -> RunDetail:
+        """Raises `DeadLetterNotFound`."""
+        try:
+            detail = await self.run(run_id, tenant)
+        except RunNotFound as error:
+            raise DeadLetterNotFound(run_id) from error
+        if not detail.dead:
+            raise DeadLetterNotFound(run_id)
+        return detail
+
+    async def replay_dead_letter(self, run_id: RunId, tenant: TenantId | None) -> Run:
+        """`replay` of a dead letter. Raises `DeadLetterNotFound`, and what `replay` raises."""
+        await self.dead_letter(run_id, tenant)
+        return await self.replay(run_id, tenant)
+
+    async def drop(self, run_id: RunId, tenant: TenantId | None) -> None:
+        """Take a run out of the dead letters; its record stays for as long as any run's. `DeadLetterNotFound`."""
+        try:
+            run = await self._ledger.get(run_id, tenant)
+        except RunNotFound as error:
+            raise DeadLetterNotFound(run_id) from error
+        with outages():
+            if not await self._redis.zrem(self._keys.dead(run.tenant), run_id):
+                raise DeadLetterNotFound(run_id)
+
+    async def drop_all(self, tenant: TenantId | None) -> int:
+        """Empty the list of dead letters; gives how many there were."""
+        dropped = 0
+        for owner in await self._tenants(tenant):
+            with outages():
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    pipe.zcard(self._keys.dead(owner))
+                    pipe.unlink(self._keys.dead(owner))
+                    count, _ = await pipe.execute()
+            dropped += count
+        return dropped
+
+    async def thread(self, thread_id: ThreadId, tenant: TenantId | None) -> ThreadDetail:
+        """A thread's state. Raises `ThreadNotFound`, also while it is being deleted."""
+        keys = self._keys
+        with outages():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(keys.thread(thread_id), "tenant", "release", "created_ms", "updated_ms", "active", "asked")
+                pipe.llen(keys.thread_waiting(thread_id))
+                pipe.zcard(keys.thread_runs(thread_id))
+                values, waiting, runs = await pipe.execute()
+        owner, release, created, updated, active, asked = (value.decode() if value else "" for value in values)
+        if not owner or (tenant is not None and owner != tenant):
+            raise ThreadNotFound(thread_id)
+        result = await self._ledger.result(RunId(asked)) if asked else None
+        return ThreadDetail(
+            thread_id=thread_id,
+            tenant=TenantId(owner),
+            release=Release(release),
+            created_ms=int(created or 0),
+            updated_ms=int(updated) if updated else None,
+            active=RunId(active) if active else None,
+            waiting=waiting,
+            asked=RunId(asked) if asked else None,
+            interrupts=(result or {}).get("interrupts", []),
+            runs=runs,
+        )
+
+    async def thread_runs(self, thread_id: ThreadId) -> AsyncIterator[Run]:
+        """The runs of a thread, oldest first, as far as their records are kept."""
+        start = 0
+        while True:
+            with outages():
+                page = await self._redis.zrange(self._keys.thread_runs(thread_id), start, start + _PAGE - 1)
+            for member in page:
+                try:
+                    yield await self._ledger.get(RunId(member.decode()))
+                except RunNotFound:
+                    continue
+            if len(page) < _PAGE:
+                return
+            start += _PAGE
+
+    async def messages(self, thread_id: ThreadId) -> list[dict[str, Any]]:
+        """The messages of a thread as JSON values, oldest first."""
+        return await history(self._redis, self._keys, thread_id)
+
+    async def delete_thread(self, thread_id: ThreadId, tenant: TenantId | None, *, told: Told | None = None) -> Removed:
+        """Delete a thread, see `Removal`. Raises `ThreadNotFound`."""
+        owner = tenant or await self._owner(thread_id)
+        return await self._removal.thread(thread_id, owner, told=told)
+
+    async def backlog(self, tenant: TenantId | None) -> Backlog:
+        """What waits and runs. Raises `RedisUnavailable`."""
+        if tenant is not None:
+            return await backlog_of(self._redis, self._keys, tenant)
+        return await backlog(self._redis, self._keys, await all_tenants(self._redis, self._keys))
+
+    async def _newest(
+        self, index: Callable[[TenantId], str], tenant: TenantId | None, wanted: RunFilter, limit: int
+    ) -> Listing:
+        tenants = await self._tenants(tenant)
+        return await newest_runs(self._redis, self._keys, index, tenants, wanted, limit=limit)
+
+    async def _tenants(self, tenant: TenantId | None) -> list[TenantId]:
+        return [tenant] if tenant is not None else await all_tenants(self._redis, self._keys)
+
+    async def _replayed(self, run: Run, by: RunId) -> None:
+        await _REPLAYED(
+            self._redis, keys=[self._keys.run(run.run_id), self._keys.dead(run.tenant)], args=[run.run_id, by]
+        )
+
+    async def _owner(self, thread_id: ThreadId) -> TenantId:
+        """Whose thread it is; also of one whose deletion was cut short."""
+        with outages():
+            owner, before = await self._redis.hmget(self._keys.thread(thread_id), "tenant", "removed_by")
+        if not (owner or before):
+            raise ThreadNotFound(thread_id)
+        return TenantId((owner or before).decode())
+
+    async def _place(self, run: Run) -> Place | None:
+        keys, queue = self._keys, self._keys.queue(run.release)
+        with outages():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hget(keys.states, run.run_id)
+                pipe.zscore(queue, run.run_id)
+                pipe.zrank(queue, run.run_id)
+                pipe.zscore(keys.later, run.run_id)
+                pipe.lpos(keys.thread_waiting(run.thread_id), run.run_id)
+                raw, moment, rank, later, line = await pipe.execute()
+        if raw is None:
+            return None  # it has ended since
+        state = raw.decode()
+        if state == "waiting":
+            return Place(state, None if line is None else line + 1, None, None)
+        if moment is None:
+            return Place(state, None, None if later is None else int(later), None)
+        if state == "pending":
+            return Place(state, rank + 1, int(moment), None)
+        return Place(state, None, None, int(moment))
+
+
+def _event(entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
+    entry_id, fields = entry
+    return Event(entry_id.decode(), fields[b"e"].decode(), fields[b"d"], fields.get(b"a", b"").decode())
