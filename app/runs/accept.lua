@@ -7,7 +7,7 @@
 --       13 the run whose question it answers ('' when it answers none)  14 root of its effects
 --       15 run TTL, s  16 thread TTL, s  17... fields of the run record, name and value in turn
 -- Reply {run id, '1' when this call made it, unfinished runs that it supersedes, separated by spaces, the newest first};
--- error replies NOTHREAD, MOVED <release>, MISMATCH, BUSY <run>, NOTASKED.
+-- error replies NOTHREAD, MOVED <release>, MISMATCH, OCCUPIED <run>, NOTASKED.
 local run, thread_id, tenant, release = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('EXISTS', KEYS[6]) == 1 then -- an earlier reply was lost
   return {run, '1', redis.call('HGET', KEYS[6], 'supersedes') or ''}
@@ -26,7 +26,7 @@ local stamp = string.format('%.0f', now)
 local known = redis.call('HMGET', KEYS[8], 'tenant', 'release', 'active', 'asked')
 if known[1] then
   if known[1] ~= tenant then return redis.error_reply('NOTHREAD') end
-  if ARGV[10] == 'reject' and known[3] then return redis.error_reply('BUSY ' .. known[3]) end
+  if ARGV[10] == 'reject' and known[3] then return redis.error_reply('OCCUPIED ' .. known[3]) end
   if ARGV[13] ~= '' and (known[4] ~= ARGV[13] or known[3]) then return redis.error_reply('NOTASKED') end
   if known[2] ~= release then
     if ARGV[6] ~= '1' or known[3] then return redis.error_reply('MOVED ' .. known[2]) end

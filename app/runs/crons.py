@@ -292,16 +292,6 @@ class Crons:
         if not deleted:
             raise CronNotFound(cron_id)
 
-    async def delete_all(self, tenant: TenantId) -> int:
-        """Forget every cron of a tenant; gives how many there were."""
-        deleted = 0
-        while crons := await self.of_tenant(tenant):
-            for cron in crons:
-                with suppress(CronNotFound):
-                    await self.delete(cron.cron_id, tenant)
-                    deleted += 1
-        return deleted
-
     async def fire(self, cron_id: str, moment_ms: int) -> None:
         """Start the run of a moment that has come, unless it was started before, and set the cron's next moment.
 
@@ -313,7 +303,7 @@ class Crons:
             await self._advance(cron_id, moment_ms, "", None)
             return
         cron, run_id, error = found[0], RunId(""), ""
-        fired_ms = before_ms = await self._now()
+        fired_ms = await self._now()
         try:
             run_id = await self._start(cron, moment_ms)
             with suppress(RunNotFound):  # it was deleted at once
@@ -329,12 +319,11 @@ class Crons:
             following = cron.after(max(fired_ms, moment_ms))
         except ValueError as invalid:  # a time zone can be taken out of the database
             following, error = None, f"its schedule cannot be read any more: {invalid}"
-        if run_id and fired_ms >= before_ms:
-            telemetry.runs_accepted.add(1, {"graph": cron.graph})
-        _log.info(
-            "cron came due", cron_id=cron_id, run_id=run_id, problem=error, late_seconds=(fired_ms - moment_ms) / 1000
-        )
-        await self._advance(cron_id, moment_ms, cron.revision, following, run_id, error)
+        if await self._advance(cron_id, moment_ms, cron.revision, following, run_id, error):
+            if run_id:
+                telemetry.runs_accepted.add(1, {"graph": cron.graph})
+            late = (fired_ms - moment_ms) / 1000
+            _log.info("cron came due", cron_id=cron_id, run_id=run_id, problem=error, late_seconds=late)
 
     async def _start(self, cron: Cron, moment_ms: int) -> RunId:
         release = await self._release_for(cron)
@@ -373,12 +362,14 @@ class Crons:
         following: int | None,
         run_id: RunId = RunId(""),  # noqa: B008 - a str
         error: str = "",
-    ) -> None:
-        await _ADVANCE(
+    ) -> bool:
+        """True in the one process that recorded the moment first."""
+        reply = await _ADVANCE(
             self._redis,
             keys=[self._keys.crons, self._keys.cron(cron_id)],
             args=[cron_id, moment_ms, revision, "none" if following is None else following, run_id, error],
         )
+        return bool(reply == b"first")
 
     def _ledger(self, release: Release) -> RunLedger:
         return RunLedger(self._redis, self._keys, self._settings, release)

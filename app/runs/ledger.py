@@ -95,7 +95,7 @@ class RunLedger:
                     raise ThreadNotFound(thread_id) from error
                 if text.startswith("MISMATCH"):
                     raise IdempotencyMismatch from error
-                if text.startswith("BUSY"):
+                if text.startswith("OCCUPIED"):
                     raise ThreadBusy(thread_id) from error
                 if text.startswith("NOTASKED"):
                     raise NothingAsked(thread_id) from error
