@@ -9,8 +9,11 @@ from typing import Any
 import httpx
 
 from app.api.readiness import Check, Readiness
+from app.infra.keys import Keys
 from app.infra.settings import Settings
 from app.models.reachability import reachable
+
+_PROBE_SECONDS = 60
 
 
 @contextlib.asynccontextmanager
@@ -18,8 +21,9 @@ async def readiness_checks(settings: Settings, redis: Any) -> AsyncIterator[Read
     """Redis (required), Qdrant and the model endpoint (something stands in for them); one HTTP client for all."""
     async with httpx.AsyncClient(timeout=1.0) as client:
 
-        async def redis_answers() -> bool:
-            return bool(await redis.ping())
+        async def redis_takes_writes() -> bool:
+            # A full Redis, or a replica, answers PING and refuses every run.
+            return bool(await redis.set(Keys().probe, b"1", ex=_PROBE_SECONDS))
 
         async def model_answers() -> bool:
             return await reachable(settings.models, client)
@@ -32,4 +36,4 @@ async def readiness_checks(settings: Settings, redis: Any) -> AsyncIterator[Read
                 return (await client.get(address)).status_code == 200
 
             optional["qdrant"] = qdrant_answers
-        yield Readiness(required={"redis": redis_answers}, optional=optional)
+        yield Readiness(required={"redis": redis_takes_writes}, optional=optional)

@@ -33,6 +33,7 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:cp-threads            | zset   | checkpoint saver  | members: thread retention   |
 | {agent-tasks}:key:<key id>          | hash   | auth              | until revoked               |
 | {agent-tasks}:first-key             | string | bootstrap         | for good                    |
+| {agent-tasks}:probe                 | string | readiness         | a minute                    |
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Keys:
         """Crons by their next moment in ms."""
         self.checkpoint_threads = f"{self._root}:cp-threads"
         """Threads that have checkpoints, by the end of their life in unix seconds."""
+        self.probe = f"{self._root}:probe"
         self.ended = f"{self._root}:ended"
         """Pub/sub channel: the id of each run that ends."""
 

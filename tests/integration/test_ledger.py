@@ -227,14 +227,14 @@ async def test_cancelling_a_running_run_reaches_whoever_claims_it_next(ledger: R
 
 
 async def test_ended_runs_leave_nothing_that_lives_forever(ledger: RunLedger, client: Any, keys: Keys) -> None:
-    """Whatever a run leaves has a time to live, but for the list of releases and wake-up tokens."""
+    """Whatever a run leaves has a time to live, but for the lists of releases and tenants and wake-up tokens."""
     accepted = await ledger.accept(new_run(idempotency_key="k"))
     thread_id = ThreadId((await ledger.get(accepted.run_id)).thread_id)
     behind = await ledger.accept(new_run(thread_id))
     claim = await only(ledger)
     await ledger.complete(claim, await ledger.get(claim.run_id), Status.SUCCESS, {})
     await ledger.cancel(behind.run_id, TENANT)
-    permanent = {keys.releases, keys.wake(STABLE)}
+    permanent = {keys.releases, keys.wake(STABLE), keys.tenants}
     left = {key.decode() async for key in client.scan_iter("*")}
     endless = {key for key in left if await client.ttl(key) == -1}
     assert endless <= permanent, f"no time to live: {endless - permanent}"

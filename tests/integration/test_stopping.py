@@ -174,6 +174,7 @@ async def test_a_full_redis_is_an_outage_and_no_failure() -> None:
             refused = await http.post("/chat/async", json={"message": "x"})
             assert refused.status_code == 503, refused.text
             assert int(refused.headers["retry-after"]) > 0
+            assert (await http.get("/readiness")).json()["checks"]["redis"]["status"] == "failed"
             service.workers[0].wait_for("Redis does not answer")
             service.redis.config_set("maxmemory", "0")
             assert (await http.post("/chat", json={"message": "back"})).status_code == 200
