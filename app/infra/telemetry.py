@@ -37,6 +37,11 @@ time_to_first_token = _meter.create_histogram(
     "slipway.run.time_to_first_token", "s", "From acceptance to the first token; counted for each attempt that has one."
 )
 tool_duration = _meter.create_histogram("slipway.tool.duration", "s", "Of one tool call, by tool and outcome.")
+effects = _meter.create_counter(
+    "slipway.effects",
+    "{call}",
+    "Tool calls by outcome: done, failed, unknown; recorded (not made again), again, decided by a person; refused.",
+)
 
 
 def configure(settings: Settings, *, process: str) -> None:

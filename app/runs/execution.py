@@ -18,14 +18,15 @@ from langgraph.store.base import BaseStore
 from langgraph.types import Command
 
 from app.infra import telemetry
-from app.infra.context import EffectJournal, RunContext
+from app.infra.context import RunContext
 from app.infra.errors import StaleEpoch
 from app.infra.keys import Keys
 from app.infra.settings import Settings
-from app.memory.checkpoints import RedisSaver
 from app.models.prices import cost
+from app.runs.effects import RedisEffects
 from app.runs.encoding import event_data
 from app.runs.events import EventWriter
+from app.runs.kept import KeptSaver
 from app.runs.model import Claim, Failure, Run, Status
 
 
@@ -52,7 +53,6 @@ class Services:
     keys: Keys
     settings: Settings
     store: BaseStore | None
-    effects: EffectJournal
 
 
 class Execution:
@@ -70,12 +70,22 @@ class Execution:
         """`on_stale` is called at the first checkpoint write that is refused; LangGraph tells only at the end."""
         self._run, self._claim, self._services = run, claim, services
         self.control = RunControl()
-        self._saver = RedisSaver(
+        self._saver = KeptSaver(
             services.redis,
             services.keys,
             fence=claim.fence,
             ttl_seconds=services.settings.runs.thread_retention_seconds,
             on_stale=on_stale,
+        )
+        self._effects = RedisEffects(
+            services.redis,
+            services.keys,
+            claim.fence,
+            run.effects_root,
+            attempt=claim.attempt,
+            lease_seconds=services.settings.runs.lease_seconds,
+            ttl_seconds=services.settings.runs.thread_retention_seconds,
+            kept=self._saver.kept,
         )
         # Shared by all runs, so it is copied; `Pregel.copy` would validate the whole graph again for each run.
         self._graph = copy.copy(graph)
@@ -168,7 +178,7 @@ class Execution:
             release=run.release,
             attempt=self._claim.attempt,
             fence=self._claim.fence,
-            effects=self._services.effects,
+            effects=self._effects,
         )
 
     def result(self, values: Any, finish_reason: str) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from app.infra.settings import Settings
 from app.memory.embeddings import open_embeddings
 from app.memory.store import open_store
 from app.models.prices import cost
-from app.runs.effects import DirectEffects
 from app.runs.execution import Services
 from app.runs.ledger import RunLedger
 from app.runs.worker import Worker
@@ -49,7 +48,7 @@ async def _work(settings: Settings, graphs: GraphRegistry) -> None:
             stack.push_async_callback(store.close)
         worker = Worker(
             RunLedger(redis, keys, settings.runs, settings.release),
-            Services(redis=redis, keys=keys, settings=settings, store=store, effects=DirectEffects()),
+            Services(redis=redis, keys=keys, settings=settings, store=store),
             graphs.get,
         )
         loop = asyncio.get_running_loop()

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from langgraph.errors import GraphBubbleUp
+from langgraph.runtime import get_runtime
 from opentelemetry.trace import Status, StatusCode
 from pydantic import ValidationError
 
 from app.infra import telemetry
 from app.infra.context import RunContext
-from app.infra.errors import ConfigurationError, StaleEpoch
+from app.infra.effects import CallIdReused, EffectState
+from app.infra.errors import ConfigurationError
+from app.infra.ids import RunId
 from app.infra.logging import get_logger
+from app.tools.asking import Attempt, Step
+from app.tools.calling import effect_call, perform
 from app.tools.tool import Risk, Source, Tool, ToolCall, ToolError, ToolResult
 
 __all__ = ["Risk", "Source", "Tool", "ToolCall", "ToolError", "ToolRegistry", "ToolResult"]
 
 _log = get_logger(__name__)
-
-MAX_TEXT_CHARS = 32_000
-"""Longest text of a result; what is over is cut, and the text says so."""
 
 
 class ToolRegistry:
@@ -38,6 +38,7 @@ class ToolRegistry:
     ) -> None:
         self._tools: dict[str, Tool[Any]] = {}
         self._warming, self._closing = list(warming), list(closing)
+        self._steps: dict[tuple[RunId, int, str, int], Step] = {}
         for tool in tools:
             self.add(tool)
 
@@ -88,9 +89,31 @@ class ToolRegistry:
         """Call a tool; once for (thread, `task_id`, `call_id`) where `context` has a journal.
 
         Whatever goes wrong in the call is a result with `ok` False: an unknown name, wrong arguments, a refusal,
-        too long a wait, an error in the tool. What is not the tool's passes through: cancellation, LangGraph's
-        interrupts, `StaleEpoch`, and errors of the journal. Traced and measured as `execute_tool <name>`, without
-        arguments and text.
+        too long a wait, an error in the tool. A call whose outcome is unknown, and which can be neither made again
+        nor looked up, stops the run for a person (`GraphInterrupt`), together with those that the step makes at the
+        same time. What is not the tool's passes through: cancellation, LangGraph's interrupts, `StaleEpoch`, and
+        errors of the journal. Traced and measured as `execute_tool <name>`, without arguments and text.
+        """
+        if context is None:
+            return (await self.attempt(name, args, call_id=call_id, task_id=task_id, context=None)).certain()
+        place = (context.run_id, context.fence.epoch, task_id, _node_attempt())
+        step = self._steps.setdefault(place, Step(context))
+        try:
+            with step:
+                while True:
+                    made = await self.attempt(name, args, call_id=call_id, task_id=task_id, context=context)
+                    if not await step.settled(made):
+                        return made.certain()
+        finally:
+            if step.idle:
+                self._steps.pop(place, None)
+
+    async def attempt(
+        self, name: str, args: Mapping[str, Any], *, call_id: str, task_id: str, context: RunContext | None
+    ) -> Attempt:
+        """`invoke` for those who make several calls and ask for all of them at once: nobody is asked here.
+
+        A call whose outcome is unknown has no result: see `app.tools.asking.Questions`.
         """
         # A name that a model made up is no label: there may be any number of them.
         known = name if name in self._tools else "unknown"
@@ -106,34 +129,35 @@ class ToolRegistry:
             f"execute_tool {known}", attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                result = await self._invoke(name, args, call_id=call_id, task_id=task_id, context=context)
-                outcome = "ok" if result.ok else "failed"
-                if not result.ok:
+                made = await self._attempt(name, args, call_id=call_id, task_id=task_id, context=context)
+                outcome = "unknown" if made.result is None else "ok" if made.result.ok else "failed"
+                if outcome != "ok":
                     span.set_status(Status(StatusCode.ERROR))
-                return result
+                return made
             finally:
                 seconds = time.monotonic() - started
                 telemetry.tool_duration.record(seconds, {"tool": known, "outcome": outcome})
 
-    async def _invoke(
+    async def _attempt(
         self, name: str, args: Mapping[str, Any], *, call_id: str, task_id: str, context: RunContext | None
-    ) -> ToolResult:
+    ) -> Attempt:
+        call, given = ToolCall(name, call_id, task_id, context), dict(args)
         tool = self._tools.get(name)
         if tool is None:
-            return ToolResult.failed(f"There is no tool {name!r}. Use one of: {', '.join(self.names())}.")
+            text = f"There is no tool {name!r}. Use one of: {', '.join(self.names())}."
+            return Attempt(call, given, ToolResult.failed(text))
         try:
-            arguments = tool.arguments.model_validate(dict(args))
+            arguments = tool.arguments.model_validate(given)
         except ValidationError as error:
-            return ToolResult.failed(_explain(tool, error))
-        call = ToolCall(name, call_id, task_id, context)
-
-        async def perform() -> str:
-            return (await _bounded(tool, arguments, call)).to_json()
-
+            return Attempt(call, given, ToolResult.failed(_explain(tool, error)))
         if context is None:
-            return ToolResult.from_json(await perform())
-        recorded = await context.effects.perform(call.key, tool=name, idempotent=tool.idempotent, call=perform)
-        return ToolResult.from_json(recorded)
+            return Attempt(call, given, ToolResult.from_json((await perform(tool, arguments, call)).result))
+        try:
+            effect = await context.effects.perform(effect_call(tool, arguments, call, given))
+        except CallIdReused as error:
+            return Attempt(call, given, ToolResult.failed(str(error)))
+        settled = effect.state in (EffectState.DONE, EffectState.FAILED)
+        return Attempt(call, given, ToolResult.from_json(effect.result) if settled else None, effect)
 
     async def warm(self) -> None:
         """Begin in the background what the first calls would wait for, such as indexing. Optional; never raises
@@ -148,30 +172,13 @@ class ToolRegistry:
             await close()
 
 
-async def _bounded(tool: Tool[Any], arguments: Any, call: ToolCall) -> ToolResult:
+def _node_attempt() -> int:
+    """Which attempt of LangGraph's own retries the current step is; 0 outside a graph."""
     try:
-        async with asyncio.timeout(tool.timeout_seconds):
-            result = await tool.call(arguments, call)
-    except (StaleEpoch, GraphBubbleUp):
-        raise
-    except ToolError as failure:
-        return ToolResult.failed(str(failure))
-    except TimeoutError:
-        text = f"{tool.name} did not answer within {tool.timeout_seconds:g} s."
-        if not tool.idempotent:
-            text += " Whether it took effect is unknown: do not repeat it unasked."
-        return ToolResult.failed(text)
-    except Exception as error:
-        # A tool is foreign code: whatever it raises ends its call, not the run. Its text may quote data or
-        # credentials, so the model gets its type only (and the log leaves texts out, see app.infra.logging).
-        _log.warning("tool.failed", tool=tool.name, call_id=call.call_id, exc_info=True)
-        return ToolResult.failed(
-            f"{tool.name} failed ({type(error).__name__}). Try it another way or go on without it."
-        )
-    if len(result.text) > MAX_TEXT_CHARS:
-        cut = f"{result.text[:MAX_TEXT_CHARS]}\n[cut: {len(result.text) - MAX_TEXT_CHARS} more characters]"
-        return result.model_copy(update={"text": cut})
-    return result
+        info = getattr(get_runtime(), "execution_info", None)
+    except (RuntimeError, KeyError):
+        return 0
+    return 0 if info is None else int(info.node_attempt)
 
 
 def _explain(tool: Tool[Any], error: ValidationError) -> str:

@@ -71,7 +71,14 @@ class ToolResult(BaseModel):
 
 
 class ToolError(SlipwayError):
-    """Raised inside a tool to end the call; its text reaches the model, so it holds no secret and no internals."""
+    """Raised inside a tool to end the call without an effect: nothing of what was asked has happened.
+
+    Its text reaches the model, so it holds no secret and no internals.
+    """
+
+
+class OutcomeUnknown(ToolError):
+    """Raised inside a tool when its call was on its way and it cannot tell whether it took effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,10 @@ class ToolCall:
 
     @property
     def key(self) -> str:
-        """Names the effect: the same after a crash and resume, another for every other call of every other run."""
+        """Names the effect: the same after a crash and resume, another for every other call of every other run.
+
+        The parts before the call's id hold no colon, so that no two calls share a key whatever ids a model makes up.
+        """
         owner = f"{self.context.tenant}:{self.context.thread_id}" if self.context else "-:-"
         return f"{owner}:{self.task_id}:{self.call_id}"
 
@@ -103,8 +113,13 @@ class Tool(Generic[A]):
     call: Callable[[A, ToolCall], Awaitable[ToolResult]]
     risk: Risk
     idempotent: bool
-    """Whether the same call may run twice: it only reads, or it writes the same thing again."""
+    """Whether the same call may run twice: it only reads, writes the same thing again, or hands `ToolCall.key` to a
+    system that takes an idempotency key."""
     timeout_seconds: float = 30.0
+    lookup: Callable[[A, ToolCall], Awaitable[ToolResult | None]] | None = None
+    """Asks the outside system what became of the call, by its key; None: it did not happen. For a tool that is not
+    idempotent: it is asked when a call was cut off, and the call is made again only if it did not happen. Whatever it
+    raises means that it cannot tell."""
     details: Callable[[], Awaitable[str]] | None = None
     """What a planner must know beside the description and is known only at run time, such as a database's tables."""
 

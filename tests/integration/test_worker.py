@@ -11,7 +11,6 @@ from app.infra.errors import RedisUnavailable
 from app.infra.ids import STABLE
 from app.infra.keys import Keys
 from app.infra.settings import Settings, load
-from app.runs.effects import DirectEffects
 from app.runs.execution import Services
 from app.runs.ledger import Claims, RunLedger
 from app.runs.model import Claim, Run, Status
@@ -56,7 +55,7 @@ def settings(valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Se
 
 
 def worker_of(ledger: RunLedger, client: Any, keys: Keys, settings: Settings) -> Worker:
-    services = Services(redis=client, keys=keys, settings=settings, store=None, effects=DirectEffects())
+    services = Services(redis=client, keys=keys, settings=settings, store=None)
     return Worker(ledger, services, {"steps": graphs.steps, "instant": graphs.instant}.__getitem__)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.agents.executor import execute
 from app.agents.planner import Call
+from app.infra.errors import RedisUnavailable, StaleEpoch
 from app.tools.registry import ToolResult
 
 
@@ -38,7 +39,7 @@ async def test_independent_calls_run_at_the_same_time() -> None:
     stage = Stage(together=3)
     async with asyncio.timeout(2):
         results = await execute([call("a"), call("b"), call("c")], stage.invoke, concurrency=3)
-    assert [result.text for result in results.values()] == ["a", "b", "c"]
+    assert [result and result.text for result in results.values()] == ["a", "b", "c"]
 
 
 async def test_never_more_than_the_bound_run_at_a_time() -> None:
@@ -67,27 +68,56 @@ async def test_a_call_whose_forerunner_failed_is_not_made() -> None:
     stage = Stage("a")
     results = await execute([call("a"), call("b", "a"), call("c", "b"), call("d")], stage.invoke, concurrency=4)
     assert [entry for entry in stage.log if entry.startswith("+")] == ["+a", "+d"]
-    assert [result.ok for result in results.values()] == [False, False, False, True]
+    assert [result and result.ok for result in results.values()] == [False, False, False, True]
+    assert results["c"] is not None
     assert "Not called" in results["c"].text
 
 
-async def test_what_a_call_raises_comes_out_as_itself() -> None:
-    """LangGraph and the worker look at the type; in a group they would not see it. The others are ended."""
+async def test_a_lost_run_ends_all_calls_at_once() -> None:
+    """It has another owner: whatever is not yet on its way must not go out."""
     ended = asyncio.Event()
-
-    class Stopped(Exception):
-        pass
 
     async def invoke(made: Call) -> ToolResult:
         if made.id == "bad":
             await asyncio.sleep(0)
-            raise Stopped
+            raise StaleEpoch("r", 1, 2)
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
         raise AssertionError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StaleEpoch):
         await execute([call("bad"), call("good")], invoke, concurrency=2)
     assert ended.is_set()
+
+
+async def test_another_error_comes_out_after_the_calls_under_way_and_begins_no_other() -> None:
+    """To cut a call off leaves its outcome unknown. LangGraph and the worker look at the type, not at a group."""
+    log = []
+
+    async def invoke(made: Call) -> ToolResult:
+        log.append(f"+{made.id}")
+        if made.id == "bad":
+            await asyncio.sleep(0)
+            raise RedisUnavailable("gone")
+        await asyncio.sleep(0.01)
+        log.append(f"-{made.id}")
+        return ToolResult(ok=True, text="")
+
+    with pytest.raises(RedisUnavailable):
+        await execute([call("bad"), call("good"), call("late")], invoke, concurrency=2)
+    assert log == ["+bad", "+good", "-good"]
+
+
+async def test_a_call_behind_one_without_a_result_is_not_made() -> None:
+    """A person decides on `a` first; the others go on meanwhile, so that one question is about all that need one."""
+    log = []
+
+    async def invoke(made: Call) -> ToolResult | None:
+        log.append(made.id)
+        return None if made.id == "a" else ToolResult(ok=True, text=made.id)
+
+    results = await execute([call("a"), call("b", "a"), call("c", "b"), call("d")], invoke, concurrency=1)
+    assert log == ["a", "d"]
+    assert [id_ for id_, result in results.items() if result is None] == ["a", "b", "c"]

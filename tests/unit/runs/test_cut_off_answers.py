@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -34,11 +33,6 @@ RUN = Run(
 )
 
 
-class Direct:
-    async def perform(self, key: str, *, tool: str, idempotent: bool, call: Callable[[], Awaitable[str]]) -> str:
-        return await call()
-
-
 @pytest.fixture
 def execution() -> Execution:
     """An attempt that has ended: its result is read from the state, so no Redis is asked."""
@@ -46,7 +40,7 @@ def execution() -> Execution:
     graph.add_node("node", lambda state: {})
     graph.add_edge(START, "node")
     graph.add_edge("node", END)
-    services = Services(redis=None, keys=Keys(), settings=load(None), store=None, effects=Direct())
+    services = Services(redis=None, keys=Keys(), settings=load(None), store=None)
     claim = Claim(RUN.run_id, epoch=1, attempt=1, stop=None, waited_seconds=0.0)
     return Execution(RUN, claim, graph.compile(), services, on_stale=lambda stale: None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from langgraph.errors import GraphInterrupt
 from pydantic import BaseModel, Field
 
 from app.infra.context import RunContext
+from app.infra.effects import Decision, Effect, EffectCall
 from app.infra.errors import ConfigurationError, StaleEpoch
 from app.infra.fence import Fence
 from app.infra.ids import Release, RunId, TenantId, ThreadId, UserId
@@ -27,15 +28,32 @@ class Add(BaseModel):
 
 
 class Journal:
-    """An effect journal in memory: each key is performed once."""
+    """An effect journal in memory: each key is performed once; what is unknown stays so until it is decided."""
 
     def __init__(self) -> None:
-        self.records: dict[str, str] = {}
+        self.records: dict[str, Effect] = {}
 
-    async def perform(self, key: str, *, tool: str, idempotent: bool, call: Callable[[], Awaitable[str]]) -> str:
-        if key not in self.records:
-            self.records[key] = await call()
-        return self.records[key]
+    async def perform(self, call: EffectCall) -> Effect:
+        if call.key not in self.records:
+            outcome = await call.perform()
+            self.records[call.key] = Effect(
+                id=call.key,
+                state=outcome.state,
+                tool=call.tool,
+                call_id=call.call_id,
+                task_id=call.task_id,
+                run_id=RunId("r1"),
+                attempt=1,
+                epoch=1,
+                nonce="0",
+                at_ms=0,
+                result=outcome.result,
+                reason=outcome.reason,
+            )
+        return self.records[call.key]
+
+    async def decide(self, decisions: Sequence[Decision], *, by: str, answers: int) -> None:
+        raise AssertionError("nobody was asked")
 
 
 def run_of(journal: Journal, *, tenant: str = "acme", user: str = "ann", thread: str = "th1") -> RunContext:
@@ -135,7 +153,7 @@ async def test_a_call_that_takes_too_long_is_ended() -> None:
     assert not result.ok
     assert "Whether it took effect is unknown" in result.text
     result = await invoke(adding(hangs, timeout_seconds=0.01), {"a": 1})
-    assert result.text == "add did not answer within 0.01 s."
+    assert result.text == "add did not answer within 0.01 s. Try it another way or go on without it."
 
 
 @pytest.mark.parametrize(
