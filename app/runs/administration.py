@@ -22,7 +22,7 @@ from app.runs.history import history
 from app.runs.ledger import RunLedger
 from app.runs.listing import Listing, RunFilter, all_tenants, newest_runs
 from app.runs.model import NewRun, Run, Status
-from app.runs.removal import Removal, Removed, Told
+from app.runs.removal import Forget, Removal, Removed, Told
 
 _REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
 
@@ -140,10 +140,10 @@ class Administration:
         """Runs that failed for good, the last to fail first. Raises `RedisUnavailable`."""
         return await self._newest(self._keys.dead, tenant, wanted, limit)
 
-    async def dead_letter(self, run_id: RunId, tenant: TenantId | None) -> RunDetail:
-        """Raises `DeadLetterNotFound`."""
+    async def dead_letter(self, run_id: RunId, tenant: TenantId | None, *, events: int = 10) -> RunDetail:
+        """`run` of a dead letter. Raises `DeadLetterNotFound`."""
         try:
-            detail = await self.run(run_id, tenant)
+            detail = await self.run(run_id, tenant, events=events)
         except RunNotFound as error:
             raise DeadLetterNotFound(run_id) from error
         if not detail.dead:
@@ -152,7 +152,7 @@ class Administration:
 
     async def replay_dead_letter(self, run_id: RunId, tenant: TenantId | None) -> Run:
         """`replay` of a dead letter. Raises `DeadLetterNotFound`, and what `replay` raises."""
-        await self.dead_letter(run_id, tenant)
+        await self.dead_letter(run_id, tenant, events=0)
         return await self.replay(run_id, tenant)
 
     async def drop(self, run_id: RunId, tenant: TenantId | None) -> None:
@@ -203,7 +203,11 @@ class Administration:
             runs=runs,
         )
 
-    async def thread_runs(self, thread_id: ThreadId) -> AsyncIterator[Run]:
+    async def newest_of_thread(self, thread: ThreadDetail, *, limit: int) -> Listing:
+        """Runs of a thread, newest first."""
+        return await self._newest(lambda _: self._keys.thread_runs(thread.thread_id), thread.tenant, RunFilter(), limit)
+
+    async def runs_of_thread(self, thread_id: ThreadId) -> AsyncIterator[Run]:
         """The runs of a thread, oldest first, as far as their records are kept."""
         start = 0
         while True:
@@ -226,6 +230,10 @@ class Administration:
         """Delete a thread, see `Removal`. Raises `ThreadNotFound`."""
         owner = tenant or await self._owner(thread_id)
         return await self._removal.thread(thread_id, owner, told=told)
+
+    async def delete_tenant(self, tenant: TenantId, *, forget: Forget | None, told: Told | None = None) -> Removed:
+        """Delete everything of a tenant, see `Removal.tenant`. Raises `TenantNotFound`, `Unavailable`."""
+        return await self._removal.tenant(tenant, forget=forget, told=told)
 
     async def backlog(self, tenant: TenantId | None) -> Backlog:
         """What waits and runs. Raises `RedisUnavailable`."""

@@ -143,7 +143,8 @@ class Removal:
 
         if not await _HIDE(self._redis, keys=[keys.thread(thread_id)], args=[tenant]):
             return False
-        removed.crons += await self._crons(keys, tenant, thread_id)
+        gone_crons = await self._crons(keys, tenant, thread_id)
+        removed.crons += gone_crons
         saver = RedisSaver(self._redis, keys, fence=None, ttl_seconds=1)  # only deletes
         gone = False
         while not gone:
@@ -153,7 +154,8 @@ class Removal:
                 if not page:
                     break
                 runs = [RunId(run.decode()) for run in page]
-                removed.runs += await self._runs(keys, runs, thread_id, tenant)
+                gone_runs = await self._runs(keys, runs, thread_id, tenant)
+                removed.runs += gone_runs  # not in one line: others add to it during the await
                 told(removed)
             await saver.adelete_thread(thread_id)
             gone = await _REMOVE_THREAD(

@@ -1,0 +1,79 @@
+"""`slipway threads`: show, export, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from app.cli import render
+from app.cli.session import JsonOption, Session, ThreadArgument, YesOption, confirm, perform, thread_of
+from app.runs.details import ThreadDetail, exported, iso, thread_json
+from app.runs.listing import Listing
+from app.runs.removal import Removed
+
+app = typer.Typer(help="Threads: show, export, delete.", no_args_is_help=True)
+
+_RUNS_SHOWN = 10
+
+
+@app.command()
+def show(thread: ThreadArgument, json: JsonOption = False) -> None:
+    """Show a thread: its release, its unfinished run, what it waits for, its newest runs."""
+
+    async def work(session: Session) -> tuple[ThreadDetail, Listing]:
+        detail = await session.administration.thread(thread_of(thread), None)
+        return detail, await session.administration.newest_of_thread(detail, limit=_RUNS_SHOWN)
+
+    detail, newest = perform(work)
+    if json:
+        render.as_json(thread_json(detail))
+        return
+    render.fields(
+        [
+            ("thread", detail.thread_id),
+            ("tenant", detail.tenant),
+            ("release", detail.release),
+            ("status", detail.status),
+            ("created", iso(detail.created_ms)),
+            ("last change", iso(detail.updated_ms)),
+            ("unfinished run", detail.active),
+            ("behind it", detail.waiting or None),
+            ("waits for an answer to", detail.asked),
+            ("runs", detail.runs),
+        ]
+    )
+    typer.echo("")
+    render.table(*render.run_rows(newest.runs), empty="its runs have expired")
+
+
+@app.command()
+def export(thread: ThreadArgument) -> None:
+    """Print a thread as JSON: its messages, and its runs with input and result."""
+
+    async def work(session: Session) -> dict[str, Any]:
+        administration = session.administration
+        detail = await administration.thread(thread_of(thread), None)
+        runs = [run async for run in administration.runs_of_thread(detail.thread_id)]
+        return exported(detail, await administration.messages(detail.thread_id), runs)
+
+    render.as_json(perform(work))
+
+
+@app.command()
+def delete(thread: ThreadArgument, yes: YesOption = False, json: JsonOption = False) -> None:
+    """Delete a thread with its messages, runs and crons. An unfinished run is stopped. It cannot be undone."""
+    confirm(f"Delete thread {thread} with all its runs, for good?", yes=yes)
+    progress = render.Progress()
+
+    async def work(session: Session) -> Removed:
+        try:
+            return await session.administration.delete_thread(thread_of(thread), None, told=progress)
+        finally:
+            progress.end()
+
+    removed = perform(work)
+    if json:
+        render.as_json({"threads": removed.threads, "runs": removed.runs, "crons": removed.crons})
+    else:
+        typer.echo(f"deleted thread {thread} with {removed.runs} runs and {removed.crons} crons")
