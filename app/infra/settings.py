@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.infra.encryption import aes_keys
 from app.infra.errors import ConfigurationError
 from app.infra.ids import ID_PATTERN, STABLE, Release
 
@@ -98,10 +99,23 @@ class RunSettings(Group):
     durability: Literal["sync", "async"] = Field(
         "async", description="`sync` waits for each checkpoint before the next step; `async` writes it meanwhile."
     )
+    checkpoint_encryption_key: SecretStr | None = Field(
+        None,
+        description="Encrypts checkpoints at rest: 16, 24 or 32 random bytes as base64 or hex. Of a comma-separated "
+        "list the first key writes and each reads.",
+        examples=["$(openssl rand -base64 32)"],
+    )
     max_iterations: int = Field(50, ge=1, description="Steps of the graph per run; then it ends with what it has.")
     max_tokens_per_task: int = Field(
         100_000, ge=1, description="Tokens for one run, over all its calls; checked, not yet enforced."
     )
+
+    @field_validator("checkpoint_encryption_key")
+    @classmethod
+    def _is_a_list_of_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            aes_keys(value.get_secret_value())
+        return value
 
 
 class ModelSettings(Group):
@@ -201,11 +215,16 @@ class Settings(BaseModel):
         return Release(self.service.release)
 
     @model_validator(mode="after")
-    def _the_lease_is_shorter_than_the_run(self) -> Self:
+    def _times_fit_together(self) -> Self:
         if self.runs.lease_seconds >= self.runs.run_timeout_seconds:
             raise ValueError(
                 f"LEASE_SECONDS={self.runs.lease_seconds:g} must be below RUN_TIMEOUT_SECONDS="
                 f"{self.runs.run_timeout_seconds:g}; try 5 and 600"
+            )
+        if self.runs.idempotency_seconds > self.runs.run_retention_seconds:
+            raise ValueError(
+                f"IDEMPOTENCY_SECONDS={self.runs.idempotency_seconds} must not exceed RUN_RETENTION_SECONDS="
+                f"{self.runs.run_retention_seconds}: a repeated key must find its run; try 86400 and 604800"
             )
         return self
 

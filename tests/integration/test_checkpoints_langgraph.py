@@ -13,21 +13,23 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 import redis.asyncio as aioredis
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, StateSnapshot, interrupt
+from pydantic import SecretStr
 
 from app.infra.errors import StaleEpoch
 from app.infra.fence import Fence
 from app.infra.ids import RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import connect
-from app.memory.checkpoints import RedisSaver, RunNeeded, serializer
+from app.infra.settings import RunSettings
+from app.memory.checkpoints import CheckpointSealed, RedisSaver, RunNeeded, open_serializer
 from tests.support.valkey import ValkeyServer
 
 KEYS = Keys()
@@ -184,9 +186,7 @@ async def test_a_delta_channel_is_rebuilt_also_after_a_prune(
     assert result["log"] == [*expected, "more", *"abcde"]
 
 
-async def test_a_run_that_a_delta_channel_is_computed_from_is_not_deleted(
-    saver: Saver, client: aioredis.Redis
-) -> None:
+async def test_a_run_that_a_delta_channel_is_computed_from_is_not_deleted(saver: Saver, client: aioredis.Redis) -> None:
     """The channel of the later run would silently lose what the earlier one had added."""
     graph = chain(("a", functools.partial(_say, "a")), state=OftenWhole)(saver())
 
@@ -321,30 +321,35 @@ async def test_an_overtaken_worker_leaves_the_finished_thread_as_it_is(client: a
     assert state.values["log"] == ["worker 2"]
 
 
-class Mask:
-    """A cipher good enough to see whether anything is stored in the clear."""
-
-    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
-        return "mask", bytes(byte ^ 0x5A for byte in plaintext)
-
-    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
-        return self.encrypt(ciphertext)[1]
-
-
-async def test_with_a_cipher_no_text_of_a_thread_is_readable_in_redis() -> None:
-    """Values, metadata, pending writes and errors alike."""
+async def test_with_a_key_no_text_of_a_thread_is_readable_in_redis() -> None:
+    """Values, metadata, pending writes, questions to a person and errors alike, in memory and in the file."""
+    key = SecretStr("0123456789abcdef" * 4)
 
     def fail(state: Log) -> dict[str, Any]:
-        raise ValueError("the secret failed")
+        raise ValueError(f"the secret failed after {interrupt('secret question?')}")
 
     with ValkeyServer(aof=True) as server:
         client = connect(server.url)
-        saver = RedisSaver(client, KEYS, fence=None, ttl_seconds=3_600, serde=EncryptedSerializer(Mask(), serializer()))
-        graph = chain(("a", lambda state: {"log": ["the secret answer"]}), ("b", fail))(saver)
+        serde = open_serializer(RunSettings(checkpoint_encryption_key=key))
+        saver = RedisSaver(client, KEYS, fence=None, ttl_seconds=3_600, serde=serde)
+        graph = chain(("a", lambda state: {"log": [AIMessage("the secret answer")]}), ("b", fail))(saver)
+        config: RunnableConfig = {**thread(), "metadata": {"topic": "secret"}}
+        await graph.ainvoke({"log": [HumanMessage("the secret question")]}, config, durability="sync")
         with pytest.raises(ValueError, match="the secret failed"):
-            await graph.ainvoke({"log": ["the secret question"]}, thread(), durability="sync")
+            await graph.ainvoke(Command(resume="secret reply"), config, durability="sync")
         state = await graph.aget_state(thread())
-        assert state.values["log"] == ["the secret question", "the secret answer"]
+        assert [message.text for message in state.values["log"]] == ["the secret question", "the secret answer"]
+        assert state.metadata is not None
+        assert state.metadata["topic"] == "secret"  # type: ignore[typeddict-item]
+
+        stored = [name async for name in client.scan_iter(match="*cp:*")]
+        assert len(stored) == 5
+        for name in stored:
+            whole = await (client.hgetall if await client.type(name) == b"hash" else client.zscan)(name)
+            assert b"secret" not in repr(whole).encode()
+        with pytest.raises(CheckpointSealed, match="CHECKPOINT_ENCRYPTION_KEY"):
+            await RedisSaver(client, KEYS, fence=None, ttl_seconds=60).aget_tuple(thread())
+        await RedisSaver(client, KEYS, fence=None, ttl_seconds=60).acopy_thread("t", "copy")
         await client.aclose()
         server.stop()
         files = [path.read_bytes() for path in server.folder.rglob("*.aof")]

@@ -1,7 +1,7 @@
 """A checkpoint saver whose process dies at a chosen write: what a crash between any two writes leaves.
 
-    saver = CrashingSaver(client, keys, fence=fence, ttl_seconds=60, crash=Crash(at=3, arrives=True))
-    await until_crash(saver.crash, graph.ainvoke(...))
+saver = CrashingSaver(client, keys, fence=fence, ttl_seconds=60, crash=Crash(at=3, arrives=True))
+await until_crash(saver.crash, graph.ainvoke(...))
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
 
     `fence` None reads, and writes for maintenance outside any run. `ttl_seconds` is how long a thread lives after
     its last write. `on_stale` is told of each refused write at the moment it happens: LangGraph itself reports a
-    failed background write only when the graph ends. `serde` is `open_serializer(settings)` in the
-    service: encrypting where a key is set; without one, `serializer()`.
+    failed background write only when the graph ends. `serde` is what `open_serializer` gives,
+    which encrypts where a key is set; without one it is `serializer()`.
     """
 
     def __init__(
