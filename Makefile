@@ -37,6 +37,9 @@ refresh: ## Compare the stack's state with what really runs (STACK=dev)
 verify: ## Ask the running stack whether it is ready, and one question (STACK=dev)
 	@$(WITH_PULUMI) python -m tools.stack --stack '$(STACK)' verify
 
+slipway: ## Look at the running stack's runs, threads and queue, and mend them (ARGS="runs list")
+	@$(BOOTSTRAP) python -m tools.stack --stack '$(STACK)' slipway $(ARGS)
+
 pulumi: ## Any Pulumi command with this stack's environment (ARGS="config set slipway:key value")
 	@$(WITH_PULUMI) python -m tools.stack --stack '$(STACK)' pulumi $(ARGS)
 
@@ -68,4 +71,4 @@ clean: ## Remove what can be made again: environment, caches, reports (stacks an
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis reports
 	@find . -name __pycache__ -type d -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help up down outputs preview refresh verify pulumi test check evaluate bench format clean
+.PHONY: help up down outputs preview refresh verify slipway pulumi test check evaluate bench format clean

@@ -1,4 +1,5 @@
-"""Drives Pulumi for one stack: `python -m tools.stack up|down|outputs|…`, as the Makefile does.
+"""Drives Pulumi for one stack, and the command line of its service: `python -m tools.stack up|down|slipway|…`, as the
+Makefile does.
 
 Where things are, unless the user's environment says otherwise:
 
@@ -50,7 +51,7 @@ DONE = {"create": "created", "update": "updated", "replace": "replaced", "delete
 """Pulumi's kinds of step that change something, in words; others ("same", "read") do not."""
 VERIFY_SECONDS = 180.0
 """For one answer: the bundled model is slow on a busy machine."""
-_PASSING = ("evaluate", "pulumi")
+_PASSING = ("evaluate", "pulumi", "slipway")
 """Verbs whose further words belong to another program."""
 _RESERVED = {"pulumi", "passphrase"}
 
@@ -367,6 +368,35 @@ def pulumi(stack: Stack, arguments: Sequence[str]) -> None:
     os.execvpe("pulumi", ["pulumi", *words], environment)
 
 
+def slipway(stack: Stack, arguments: Sequence[str]) -> None:
+    """Become `slipway` with the settings of this stack's running service; returns only by raising.
+
+    They are where the local platform keeps them for its own start, readable by their owner only. So no secret passes
+    through an argument, and nothing has to be decrypted.
+    """
+    settings = service_settings(stack)
+    os.chdir(stack.repository)
+    os.execve(sys.executable, [sys.executable, "-m", "app.cli", *arguments], {**os.environ, **settings})
+
+
+def service_settings(stack: Stack) -> dict[str, str]:
+    """The variables of an api of the stack, of the newest one of the stable release if there is one.
+
+    A shadow release does not count: what it writes lies apart. `Failure` when none runs on this machine.
+    """
+    found: list[tuple[bool, float, dict[str, str]]] = []
+    for path in (stack.local / stack.name / "specs").glob("api-*.json"):
+        env: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["env"]
+        if not env.get("REDIS_KEY_PREFIX"):
+            found.append((env.get("RELEASE") == "stable", path.stat().st_mtime, env))
+    if not found:
+        raise Failure(
+            f"no service of stack {stack.name} was brought up on this machine",
+            fix=f"run `make up STACK={stack.name}`, or run `slipway` yourself where REDIS_URL leads to its Redis",
+        )
+    return max(found, key=lambda one: one[:2])[2]
+
+
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Our own arguments, and what goes on to the program behind the verb, its options too."""
     for place, word in enumerate(arguments):
@@ -400,6 +430,8 @@ def main(arguments: list[str]) -> int:
             verify(stack)
         elif chosen.verb == "evaluate":
             evaluate(stack, passed)
+        elif chosen.verb == "slipway":
+            slipway(stack, passed)
         else:
             pulumi(stack, passed)
     except Failure as failure:

@@ -271,3 +271,37 @@ def test_words_after_a_passing_verb_are_left_to_its_program(
 ) -> None:
     """`make evaluate ARGS="--only memory"` begins with an option that is not ours."""
     assert split(given) == (own, passed)
+
+
+def spec(repository: Path, program: str, **env: str) -> None:
+    """What the local platform keeps of a program for its own start."""
+    folder = repository / ".slipway" / "dev" / "specs"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{program}.json").write_text(json.dumps({"command": ["python"], "env": env, "cwd": "/"}))
+
+
+def test_slipway_gets_the_settings_of_the_stable_release(repository: Path) -> None:
+    """A canary may have others, and a shadow release keeps what it writes apart."""
+    stack = Stack("dev", repository)
+    spec(repository, "api-stable.1a", RELEASE="stable", REDIS_URL="redis://:pw@one/0")
+    spec(repository, "api-canary.2b", RELEASE="canary", REDIS_URL="redis://:pw@two/0")
+    spec(repository, "api-next.3c", RELEASE="stable", REDIS_URL="redis://:pw@one/0", REDIS_KEY_PREFIX="shadow:next:")
+    assert driver.service_settings(stack) == {"RELEASE": "stable", "REDIS_URL": "redis://:pw@one/0"}
+
+
+def test_slipway_gets_its_settings_by_environment_alone(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every user of the machine can read arguments."""
+    spec(repository, "api-stable.1a", RELEASE="stable", REDIS_URL="redis://:hidden@one/0")
+    become: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda program, words, environment: become.append((words, environment)))
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    driver.slipway(Stack("dev", repository), ["runs", "list", "--json"])
+    ((words, environment),) = become
+    assert words[1:] == ["-m", "app.cli", "runs", "list", "--json"]
+    assert environment["REDIS_URL"] == "redis://:hidden@one/0"
+
+
+def test_slipway_of_a_stack_that_is_not_up_says_what_to_do(repository: Path) -> None:
+    with pytest.raises(Failure, match="brought up") as raised:
+        driver.service_settings(Stack("dev", repository))
+    assert "make up STACK=dev" in raised.value.fix
