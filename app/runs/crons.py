@@ -227,10 +227,10 @@ class Crons:
             raise IdempotencyMismatch
         return await self.get(cron.cron_id, cron.tenant)
 
-    async def get(self, cron_id: str, tenant: TenantId) -> Cron:
-        """A cron of this tenant. Raises `CronNotFound`."""
+    async def get(self, cron_id: str, tenant: TenantId | None) -> Cron:
+        """A cron of this tenant; None, for operators, stands for any. Raises `CronNotFound`."""
         for cron in await self._read([cron_id]):
-            if cron.tenant == tenant:
+            if tenant is None or cron.tenant == tenant:
                 return cron
         raise CronNotFound(cron_id)
 
@@ -241,7 +241,18 @@ class Crons:
         ids = sorted(member.decode() for member in members)
         return await self._read(ids[offset : offset + limit])
 
-    async def change(self, cron_id: str, tenant: TenantId, **changes: Any) -> Cron:
+    async def of_everyone(self, *, limit: int) -> list[Cron]:
+        """Up to `limit` crons of all tenants, tenant by tenant: for operators."""
+        with outages():
+            tenants = sorted(member.decode() for member in await self._redis.smembers(self._keys.tenants))
+        found: list[Cron] = []
+        for tenant in tenants:
+            if len(found) >= limit:
+                break
+            found += await self.of_tenant(TenantId(tenant), limit=limit - len(found))
+        return found
+
+    async def change(self, cron_id: str, tenant: TenantId | None, **changes: Any) -> Cron:
         """Set fields of a cron (named as in `Cron`); its next moment follows from `schedule` and what else bears on it.
 
         Raises `CronNotFound`, `NeverDue`, ValueError for a schedule that is none, `RedisUnavailable`.
@@ -256,7 +267,7 @@ class Crons:
                     keys=[self._keys.crons, self._keys.cron(cron_id)],
                     args=[
                         cron_id,
-                        tenant,
+                        cron.tenant,
                         cron.revision,
                         revision,
                         await self._moment_after_change(cron, changed),
@@ -283,14 +294,11 @@ class Crons:
             raise NeverDue
         return str(moment)
 
-    async def delete(self, cron_id: str, tenant: TenantId) -> None:
+    async def delete(self, cron_id: str, tenant: TenantId | None) -> None:
         """Forget a cron; runs that it has started go on. Raises `CronNotFound`."""
-        keys = self._keys
-        deleted = await _DELETE(
-            self._redis, keys=[keys.crons, keys.cron(cron_id), keys.crons_of(tenant)], args=[cron_id, tenant]
-        )
-        if not deleted:
-            raise CronNotFound(cron_id)
+        keys, owner = self._keys, (await self.get(cron_id, tenant)).tenant
+        # Nothing to forget: a first call whose reply was lost has done it, or somebody else just now.
+        await _DELETE(self._redis, keys=[keys.crons, keys.cron(cron_id), keys.crons_of(owner)], args=[cron_id, owner])
 
     async def fire(self, cron_id: str, moment_ms: int) -> None:
         """Start the run of a moment that has come, unless it was started before, and set the cron's next moment.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +26,7 @@ from app.runs.model import Run, Strategy
 from app.runs.scheduler import Scheduler
 from tests.integration.conftest import TENANT, new_run
 from tests.support.proxy import Proxy
-from tests.support.service import OTHER_KEY, Service
+from tests.support.service import OTHER_KEY, ROOT, Service
 from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
@@ -382,6 +385,44 @@ async def test_a_cron_runs_on_its_own_release_while_that_is_there(
     await client.hset(keys.releases, "canary", await now_ms(client) - RELEASE_SEEN_MS - 1000)
     await stable.fire(cron.cron_id, await come_due(client, keys, cron, hours_ago=1))
     assert (await canary.size(), await ledger.size()) == (1, 1)
+
+
+async def slipway(server: ValkeyServer, *arguments: str) -> tuple[int, str, str]:
+    """What `slipway crons …` ends with and prints on stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.cli", "crons", *arguments),
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "REDIS_URL": server.url, "ENVIRONMENT": "production"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, problem = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), problem.decode()
+
+
+async def test_an_operator_sees_pauses_and_deletes_crons_of_any_tenant(
+    crons: Crons, client: Any, keys: Keys, valkey_server: ValkeyServer
+) -> None:
+    """The command line has no tenant: it is for who runs the service."""
+    cron = await crons.create(hourly())
+    other = await crons.create(hourly(tenant=TenantId("umbrella"), message="a\x1b[2Jb"))
+    code, out, _ = await slipway(valkey_server, "list", "--json")
+    assert code == 0
+    assert [(found["cron_id"], found["tenant"]) for found in json.loads(out)] == [
+        (cron.cron_id, "acme"),
+        (other.cron_id, "umbrella"),
+    ]
+    code, out, _ = await slipway(valkey_server, "pause", other.cron_id)
+    assert code == 0
+    assert "paused" in out
+    assert "\x1b" not in out, "what users wrote must not steer a terminal"
+    assert await client.zrange(keys.crons, 0, -1) == [cron.cron_id.encode()]
+    assert (await slipway(valkey_server, "delete", cron.cron_id, "--yes"))[0] == 0
+    code, _, problem = await slipway(valkey_server, "resume", cron.cron_id)
+    assert code == 1
+    assert problem.startswith(f"error: there is no cron {cron.cron_id}")
 
 
 @pytest.fixture(scope="module")
