@@ -4,66 +4,47 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import anyio
-import orjson
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.api.dependencies import Api
-from app.infra.ids import RunId
-from app.infra.redis import outages
-from app.runs.events import Event, position
-from app.runs.model import Run
+from app.infra.ids import RunId, ThreadId
+from app.runs.events import Event
+from app.runs.standing import Standing
 
 _SEND_SECONDS = 30.0
 """A client that takes nothing for so long is cut off; it can come back with its Last-Event-ID."""
 _LEAVING = b": this process is leaving, connect again with Last-Event-ID\nretry: 500\n\n"
 
 
-def stream(api: Api, run: Run, after: str, *, fresh: bool = False) -> EventSourceResponse:
+def stream(api: Api, run_id: RunId, thread_id: ThreadId, standing: Standing) -> EventSourceResponse:
     """The response. It ends with the run; when the process leaves it ends early, between two events."""
     return EventSourceResponse(
-        _frames(api, run, after, fresh=fresh),
+        _frames(api, run_id, standing),
         ping=api.settings.service.heartbeat_seconds,
-        ping_message_factory=lambda: ServerSentEvent(comment="still running", sep="\n"),
+        ping_message_factory=_still_running,
         send_timeout=_SEND_SECONDS,
         # The library would cut streams at once; ours end by themselves within DRAIN_SECONDS (see app.api.server).
-        shutdown_event=anyio.Event(),
         shutdown_grace_period=api.settings.service.drain_seconds,
         headers={
-            "X-Run-Id": run.run_id,
-            "X-Thread-Id": run.thread_id,
-            "Content-Location": f"/runs/{run.run_id}/stream",
+            "X-Run-Id": run_id,
+            "X-Thread-Id": thread_id,
+            "Content-Location": f"/runs/{run_id}/stream",
         },
         sep="\n",
     )
 
 
-async def _frames(api: Api, run: Run, after: str, *, fresh: bool) -> AsyncIterator[bytes]:
-    if run.result is not None and not await _has_events(api, run.run_id):
-        # The events have expired, the record has not: say so, and give the end.
-        yield frame(Event(after, "gap", orjson.dumps({"after": after})))
-        yield frame(Event(after, "end", orjson.dumps(run.result)))
-        return
-    async for event in api.hub.follow(run.run_id, after, fresh=fresh):
-        yield frame(event)
-        if event.name == "end":
+async def _frames(api: Api, run_id: RunId, standing: Standing) -> AsyncIterator[bytes]:
+    async for events in api.hub.follow(run_id, standing):
+        yield b"".join([frame(event) for event in events])
+        if events[-1].name in ("end", "lost"):
             return
-    if api.hub.leaving:
+    if api.hub.leaving and not standing.over:
         yield _LEAVING
 
 
-async def is_over(api: Api, run: Run, after: str) -> bool:
-    """Whether the run has ended and `after` is its last event: there is nothing left to send."""
-    if run.result is None:
-        return False
-    with outages():
-        last = await api.redis.xrevrange(api.keys.events(run.run_id), count=1)
-    return bool(last) and position(after) >= position(last[0][0].decode())
-
-
-async def _has_events(api: Api, run_id: RunId) -> bool:
-    with outages():
-        return bool(await api.redis.exists(api.keys.events(run_id)))
+def _still_running() -> ServerSentEvent:
+    return ServerSentEvent(comment="still running", sep="\n")
 
 
 def frame(event: Event) -> bytes:

@@ -42,8 +42,8 @@ class ChatRequest(BaseModel):
     multitask_strategy: Annotated[
         Literal["reject", "enqueue", "interrupt", "rollback"],
         Field(
-            description="When the thread has an unfinished run: refuse this one (409), let it wait, or stop that one and "
-            "keep (`interrupt`) or undo (`rollback`) what it did to the thread."
+            description="When the thread has an unfinished run: refuse this one (409), let it wait, or stop that one "
+            "and keep (`interrupt`) or undo (`rollback`) what it did to the thread."
         ),
     ] = "enqueue"
 
@@ -153,12 +153,20 @@ async def _result(api: Api, run_id: RunId, end: asyncio.Event) -> dict[str, Any]
                 end.clear()
                 try:
                     result = await api.ledger.result(run_id)
+                    if result is not None or api.hub.leaving:
+                        return result
+                    await api.ledger.get(run_id)  # nothing ends a run that Redis has forgotten
                 except RedisUnavailable:
                     end.set()  # the run is safe: look again until the time is up
                     await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-                    continue
-                if result is not None or api.hub.leaving:
-                    return result
+                except RunNotFound as error:
+                    raise ProblemError(
+                        503,
+                        "run-lost",
+                        "the run is gone before it ended: Redis has lost it, or it was deleted; send the request again",
+                        headers={"Retry-After": "1"},
+                        run_id=run_id,
+                    ) from error
     except TimeoutError:
         return None
 

@@ -8,9 +8,11 @@
 | messages | {ns, data: [chunk, {node, step, …}]}                    | worker                    |
 | custom   | {ns, data}                                              | worker                    |
 | end      | the run's result                                        | completion, last          |
-| gap      | {after}: events after that id are no longer kept        | api, in the place of them |
+| gap      | {after}: events after that id are gone, see below       | api, in the place of them |
+| lost     | {run_id}: the run is gone and will not go on; last      | api                       |
 
-`ns` is LangGraph's namespace of the subgraph, [] at the root.
+`ns` is LangGraph's namespace of the subgraph, [] at the root. A gap says that events after `after` are no longer kept;
+whoever has seen such events drops them: Redis has forgotten them too, and what comes next comes in their place.
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ class Event:
     data: bytes
     attempt: str = ""
 
+    @property
+    def position(self) -> tuple[int, int]:
+        return position(self.id)
+
 
 START = "0-0"
 """The id before the first event."""
@@ -65,6 +71,14 @@ def position(event_id: str) -> tuple[int, int]:
     """An id as numbers that can be compared."""
     milliseconds, _, number = event_id.partition("-")
     return int(milliseconds), int(number)
+
+
+def events_of(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Event]:
+    """A stream's entries as Redis gives them."""
+    return [
+        Event(entry_id.decode(), fields[b"e"].decode(), fields[b"d"], fields.get(b"a", b"").decode())
+        for entry_id, fields in entries
+    ]
 
 
 class EventWriter:

@@ -3,16 +3,18 @@
 Scripts that grow a stream publish on the run's channel, which the hub hears only while somebody follows the run, and
 those that end a run on one channel for all. The hub reads all streams that grew with one XREAD and shares the entries
 among the followers of each run; a follower that is behind what the hub holds reads the stream itself. So a slow
-client holds neither a connection nor memory of its own, and silent runs cost nothing. Publishing promises no
-delivery: after each (re)connection everything that is followed or awaited is read again, so nothing is missed.
+client holds neither a connection nor more memory than one page, and silent runs cost nothing.
+
+Publishing promises no delivery, and a Redis that comes back may have forgotten its last second: after each
+(re)connection every follower looks again at where it stands (see `app.runs.standing`), so nothing is missed and
+nothing that is lost is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 import redis.exceptions
@@ -22,39 +24,23 @@ from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import outages
-from app.runs.events import START, Event, position
+from app.runs.events import START, Event, events_of, position
+from app.runs.feed import AT_ONCE, Feed
+from app.runs.standing import Standing, look
 
 _log = get_logger(__name__)
 
 _PAGE = 500
-"""Entries per stream and read."""
-_SHARED = 512
-"""Entries per run that followers share; who is further behind reads for himself."""
-_SILENCE_SECONDS = 10.0
-"""Silence after which the subscribed connection is tried with a PING."""
+"""Entries per stream and read; a stream that has more is read by its followers themselves."""
+_CHECK_SECONDS = 10.0
+"""How often the subscribed connection is tried with a PING, and Redis asked whether the runs followed still exist."""
+_DEAD_SECONDS = 3 * _CHECK_SECONDS
+"""Silence after which the subscribed connection counts as dead."""
+_CHECKED = 500
+"""Runs that one command asks for."""
 _CANCEL_AGAIN_SECONDS = 0.1
 _RECONNECT_SECONDS = (0.05, 1.0)
-"""First and longest pause between attempts to subscribe again."""
-
-
-class _Feed:
-    """What the hub holds of one run: its newest entries, and everyone who waits for more."""
-
-    def __init__(self, after: str) -> None:
-        self.floor = position(after)
-        """All entries after this position, up to `head`, are in `entries`."""
-        self.head = after
-        self.entries: deque[Event] = deque()
-        self.followers = 0
-        self.grown = asyncio.Event()
-
-    def add(self, events: list[Event]) -> None:
-        self.entries.extend(events)
-        self.head = events[-1].id
-        while len(self.entries) > _SHARED:
-            self.floor = position(self.entries.popleft().id)
-        self.grown.set()
-        self.grown = asyncio.Event()
+"""First and longest pause between attempts to subscribe or to look again."""
 
 
 class EventHub:
@@ -62,24 +48,27 @@ class EventHub:
 
     def __init__(self, client: Any, keys: Keys) -> None:
         self._redis, self._keys = client, keys
-        self._feeds: dict[RunId, _Feed] = {}
+        self._feeds: dict[RunId, Feed] = {}
         self._ends: dict[RunId, set[asyncio.Event]] = {}
         self._bell: Any = None
         """The subscribed connection, while there is one."""
+        self._heard: set[RunId] = set()
+        """Runs whose channels it is subscribed to."""
+        self._turned: set[RunId] = set()
+        """Runs that somebody has begun or ceased to follow since `_tune` last looked."""
+        self._turn = asyncio.Event()
         self._rang: set[RunId] = set()
         self._ring = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = False
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._read())]
+        self._tasks = [asyncio.create_task(task()) for task in (self._listen, self._tune, self._read, self._check)]
 
     def leave(self) -> None:
         """End every `follow` between two events: the process stops, its clients go on elsewhere."""
         self._leaving = True
-        for feed in self._feeds.values():
-            feed.grown.set()
-        self._ring_ends()
+        self._look_again(self._everything())
 
     @property
     def leaving(self) -> bool:
@@ -108,154 +97,162 @@ class EventHub:
                 task.cancel()  # again and again: on Python 3.11 the client may swallow one (see `Worker._sleep`)
             await asyncio.wait(running, timeout=_CANCEL_AGAIN_SECONDS)
 
-    async def follow(self, run_id: RunId, after: str = START, *, fresh: bool = False) -> AsyncIterator[Event]:
-        """The run's events after the id `after`, as they come, up to and including `end`.
+    async def look(self, run_id: RunId, after: str = START) -> Standing:
+        """Where a client stands that has seen the run's events up to the id `after`. Raises `RedisUnavailable`."""
+        return await look(self._redis, self._keys, run_id, after)
 
-        A `gap` comes first when events after `after` are no longer kept; `fresh` says that the run was accepted just
-        now, so that none can be missing. Waits for as long as the run takes, over outages of Redis too; the caller
-        bounds it, and `leave` ends it early. Nothing comes, and it does not wait, when nothing can come: `after` lies
-        at the end or beyond, or there is no stream (see `_look`).
+    async def follow(self, run_id: RunId, standing: Standing) -> AsyncIterator[Sequence[Event]]:
+        """The run's events from `standing` on, as they come, up to and including `end`; those that came together.
+
+        `gap` and `lost` stand among them where there is cause (see `app.runs.events`); nothing follows `lost`. Waits
+        for as long as the run takes, over outages of Redis too; the caller bounds it, and `leave` ends it early.
         """
-        if fresh:
-            after = START
-        else:
-            cut, last = await self._look(run_id, after)
-            if cut:
-                yield Event(after, "gap", b'{"after":"%s"}' % after.encode())
-            if last is None:
+        while True:
+            if standing.say:
+                yield standing.say
+            if standing.over:
                 return
-            if position(after) >= position(last.id):
-                if last.name == "end":
-                    return
-                after = last.id  # an id that this stream has not given yet would hide from all what comes before it
+            at = position(standing.after)
+            with self._joined(run_id, standing.head) as feed:
+                while not feed.over and not self._leaving:
+                    events = await self._page(run_id, at) if at < feed.floor else feed.after(at)
+                    if events is None:
+                        break  # what comes next is gone
+                    if not events:
+                        await feed.more()
+                        continue
+                    yield events
+                    if events[-1].name == "end":
+                        return
+                    at = events[-1].position
+            if self._leaving:
+                return
+            standing = await self._look_until_answered(run_id, f"{at[0]}-{at[1]}")
+
+    @contextlib.contextmanager
+    def _joined(self, run_id: RunId, head: str) -> Iterator[Feed]:
         feed = self._feeds.get(run_id)
         if feed is None:
-            feed = self._feeds[run_id] = _Feed(after)
+            feed = self._feeds[run_id] = Feed(head)
+            self._retune(run_id)
         feed.followers += 1
+        self._wake(run_id)
         try:
-            await self._hear(run_id)
-            self._wake(run_id)
-            at = position(after)
-            while not self._leaving:
-                if at < feed.floor:
-                    events = await self._page(run_id, at)
-                else:
-                    events = [event for event in feed.entries if position(event.id) > at]
-                if not events:
-                    if at >= feed.floor:
-                        await feed.grown.wait()
-                    else:
-                        at = feed.floor
-                    continue
-                for event in events:
-                    yield event
-                    if event.name == "end":
-                        return
-                at = position(events[-1].id)
+            yield feed
         finally:
             feed.followers -= 1
             if feed.followers == 0 and self._feeds.get(run_id) is feed:
                 del self._feeds[run_id]
-                await self._hear_no_more(run_id)
+                self._retune(run_id)  # by a task of ours: who is being cancelled can send no command
 
-    async def _look(self, run_id: RunId, after: str) -> tuple[bool, Event | None]:
-        """Whether entries right after `after` may be gone (the stream begins later than it should), and its last entry.
-
-        None for the entry: there is no stream, for its time is over or Redis has lost it.
-        """
-        stream = self._keys.events(run_id)
-        with outages():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.xrange(stream, count=1)
-                pipe.xrevrange(stream, count=1)
-                pipe.xrange(stream, min=after, max=after)
-                first, last, same = await pipe.execute()
-        if not first:
-            return after != START, None
-        if after == START:
-            return first[0][1].get(b"e") != b"metadata", _events(last)[0]
-        return not same and position(first[0][0].decode()) > position(after), _events(last)[0]
-
-    async def _page(self, run_id: RunId, at: tuple[int, int]) -> list[Event]:
-        while True:
+    async def _look_until_answered(self, run_id: RunId, after: str) -> Standing:
+        pause = _RECONNECT_SECONDS[0]
+        while not self._leaving:
             try:
-                with outages():
-                    entries = await self._redis.xrange(self._keys.events(run_id), min=f"({at[0]}-{at[1]}", count=_PAGE)
-                return _events(entries)
+                return await self.look(run_id, after)
             except RedisUnavailable:
-                await asyncio.sleep(_RECONNECT_SECONDS[1])
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RECONNECT_SECONDS[1])
+        return Standing(after=after, head=after, over=True)
+
+    async def _page(self, run_id: RunId, at: tuple[int, int]) -> list[Event] | None:
+        """The events right after `at`, for a follower that is behind; None when it must look again."""
+        start = "-" if position(START) == at else f"{at[0]}-{at[1]}"
+        try:
+            with outages():
+                entries = await self._redis.xrange(self._keys.events(run_id), min=start, count=AT_ONCE + 1)
+        except RedisUnavailable:
+            return None
+        events = events_of(entries)
+        if start == "-":
+            return events if events and events[0].name == "metadata" else None
+        return events[1:] if events and events[0].position == at else None
 
     def _wake(self, run_id: RunId) -> None:
         self._rang.add(run_id)
         self._ring.set()
 
-    async def _hear(self, run_id: RunId) -> None:
-        """Subscribe to a run. Without a connection now, the next one subscribes to everything that is followed."""
-        if self._bell is not None:
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await self._bell.subscribe(self._keys.grown(run_id))
+    def _retune(self, run_id: RunId) -> None:
+        self._turned.add(run_id)
+        self._turn.set()
 
-    async def _hear_no_more(self, run_id: RunId) -> None:
-        if self._bell is not None:
-            with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                await self._bell.unsubscribe(self._keys.grown(run_id))
-            if run_id in self._feeds:  # somebody came while we left
-                await self._hear(run_id)
-
-    def _ring_ends(self) -> None:
-        for waiting in self._ends.values():
-            for end in waiting:
+    def _look_again(self, runs: Iterable[RunId]) -> None:
+        """Send everyone who follows or awaits these runs to look where they stand."""
+        for run_id in list(runs):
+            feed = self._feeds.pop(run_id, None)
+            if feed is not None:
+                feed.end()
+                self._retune(run_id)
+            for end in self._ends.get(run_id, ()):
                 end.set()
 
+    def _everything(self) -> set[RunId]:
+        return self._feeds.keys() | self._ends.keys()
+
     async def _listen(self) -> None:
+        """Hold the subscribed connection, and hear what rings on it."""
         pause = _RECONNECT_SECONDS[0]
         while True:
             try:
                 async with self._redis.pubsub() as bell:
                     heard = set(self._feeds)
                     await bell.subscribe(self._keys.ended, *[self._keys.grown(run_id) for run_id in heard])
-                    self._bell = bell
-                    for run_id in set(self._feeds) - heard:  # they came meanwhile and found no bell to subscribe on
-                        await self._hear(run_id)
+                    self._bell, self._heard = bell, heard
+                    for run_id in self._feeds.keys() - heard:  # they came meanwhile
+                        self._retune(run_id)
                     pause = _RECONNECT_SECONDS[0]
-                    await self._hear_all(bell)
+                    await self._hear(bell)
             except (redis.exceptions.RedisError, OSError) as error:
                 _log.warning("subscription lost", error=type(error).__name__)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RECONNECT_SECONDS[1])
             finally:
-                self._bell = None
+                self._bell, self._heard = None, set()
 
-    async def _hear_all(self, bell: Any) -> None:
-        ended, unanswered = self._keys.ended.encode(), 0
-        while True:
-            message = await bell.get_message(timeout=_SILENCE_SECONDS)
-            if message is None:
-                if unanswered == 2:
-                    raise redis.exceptions.ConnectionError("the subscribed connection is dead")
-                unanswered += 1
-                await bell.ping()
-                continue
-            unanswered = 0
-            if message["type"] == "message":
-                run_id = RunId(message["data"].decode())
-                if message["channel"] == ended:
-                    for end in self._ends.get(run_id, ()):
-                        end.set()
-                elif run_id in self._feeds:
-                    self._wake(run_id)
-            elif message["type"] == "subscribe":
-                # Also after a reconnection that the client made by itself: what happened meanwhile rang nowhere.
-                if message["channel"] == ended:
-                    self._ring_ends()
-                    for run_id in self._feeds:
-                        self._wake(run_id)
-                else:
+    async def _hear(self, bell: Any) -> None:
+        loop, ended = asyncio.get_running_loop(), self._keys.ended.encode()
+        async with asyncio.timeout(_DEAD_SECONDS) as silence:
+            while True:
+                message = await bell.get_message(timeout=None)
+                silence.reschedule(loop.time() + _DEAD_SECONDS)
+                if message is None or message["type"] not in ("message", "subscribe"):
+                    continue
+                if message["channel"] != ended:
                     run_id = RunId(message["channel"].decode().rpartition(":")[2])
                     if run_id in self._feeds:
                         self._wake(run_id)
+                elif message["type"] == "message":
+                    for end in self._ends.get(RunId(message["data"].decode()), ()):
+                        end.set()
+                else:
+                    # A new connection, also one that the client made by itself: what happened meanwhile rang nowhere.
+                    self._look_again(self._everything())
+
+    async def _tune(self) -> None:
+        """Subscribe to the runs that somebody follows, and to no others."""
+        while True:
+            await self._turn.wait()
+            self._turn.clear()
+            turned, self._turned = self._turned, set()
+            bell, heard = self._bell, self._heard
+            if bell is None:
+                continue  # the next connection subscribes to everything that is followed
+            begun = [run_id for run_id in turned if run_id in self._feeds and run_id not in heard]
+            ceased = [run_id for run_id in turned if run_id not in self._feeds and run_id in heard]
+            try:
+                if begun:
+                    await bell.subscribe(*[self._keys.grown(run_id) for run_id in begun])
+                    heard.update(begun)
+                if ceased:
+                    await bell.unsubscribe(*[self._keys.grown(run_id) for run_id in ceased])
+                    heard.difference_update(ceased)
+            except (redis.exceptions.RedisError, OSError):
+                await asyncio.sleep(_RECONNECT_SECONDS[0])
+                for run_id in turned:
+                    self._retune(run_id)
 
     async def _read(self) -> None:
+        """Read the streams that grew, and share what they brought."""
         while True:
             await self._ring.wait()
             self._ring.clear()
@@ -263,35 +260,36 @@ class EventHub:
             self._rang.clear()
             if not runs:
                 continue
-            streams = {self._keys.events(run_id): self._feeds[run_id].head for run_id in runs}
+            feeds = {self._keys.events(run_id).encode(): (run_id, self._feeds[run_id]) for run_id in runs}
             try:
                 with outages():
-                    reply = await self._redis.xread(streams, count=_PAGE)
+                    reply = await self._redis.xread(
+                        {stream: feed.head for stream, (_, feed) in feeds.items()}, count=_PAGE
+                    )
             except RedisUnavailable:
                 for run_id in runs:
                     self._wake(run_id)
                 await asyncio.sleep(_RECONNECT_SECONDS[0])
                 continue
-            by_stream = {self._keys.events(run_id): run_id for run_id in runs}
             for stream, entries in reply.items() if isinstance(reply, dict) else reply:
-                run_id = by_stream[stream.decode()]
-                feed = self._feeds.get(run_id)
-                if feed is None:
-                    continue
-                events = _events(entries)
-                # A feed that was dropped and made anew while we waited may lie elsewhere: never add twice.
-                fresh = [event for event in events if position(event.id) > position(feed.head)]
-                if fresh and streams[stream.decode()] == feed.head:
-                    feed.add(fresh)
-                if len(events) >= _PAGE:
-                    self._wake(run_id)
+                run_id, feed = feeds[stream]
+                if len(entries) < _PAGE:
+                    feed.add(events_of(entries))
+                elif self._feeds.get(run_id) is feed:
+                    self._look_again([run_id])  # too much to share: followers read it at their own pace
 
-
-def _events(entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Event]:
-    return [
-        Event(entry_id.decode(), fields[b"e"].decode(), fields[b"d"], fields.get(b"a", b"").decode())
-        for entry_id, fields in entries
-    ]
+    async def _check(self) -> None:
+        """Notice a connection that has died in silence, and runs that are gone."""
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            runs = list(self._everything())
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                if self._bell is not None:
+                    await self._bell.ping()
+                for first in range(0, len(runs), _CHECKED):
+                    some = runs[first : first + _CHECKED]
+                    if await self._redis.exists(*[self._keys.run(run_id) for run_id in some]) < len(some):
+                        self._look_again(some)
 
 
 @contextlib.asynccontextmanager

@@ -322,9 +322,12 @@ async def test_who_comes_back_after_the_end_is_sent_away(http: httpx.AsyncClient
     async with http.stream("GET", f"/runs/{run['run_id']}/stream") as response:
         last = [event async for event in sse(response)][-1]
     assert last["event"] == "end"
-    for after in (last["id"], "99999999999999-0"):
-        response = await http.get(f"/runs/{run['run_id']}/stream", headers={"Last-Event-ID": after}, timeout=5)
-        assert (response.status_code, response.content) == (204, b"")
+    path = f"/runs/{run['run_id']}/stream"
+    response = await http.get(path, headers={"Last-Event-ID": last["id"]}, timeout=5)
+    assert (response.status_code, response.content) == (204, b"")
+    async with http.stream("GET", path, headers={"Last-Event-ID": "99999999999999-0"}) as response:
+        gap, end = [event async for event in sse(response)]
+    assert (gap["event"], end) == ("gap", last), "whoever names an event that never was is told the end"
 
 
 async def test_a_new_run_is_streamed_from_its_beginning_whatever_the_last_event_id(http: httpx.AsyncClient) -> None:

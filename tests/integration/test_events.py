@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from app.infra.errors import StaleEpoch
-from app.infra.ids import STABLE
+from app.infra.ids import STABLE, RunId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
@@ -39,6 +40,13 @@ def writer(client: Any, keys: Keys, claim: Claim, failures: list[Exception] | No
     return EventWriter(client, keys, claim, most=20_000, failed=(failures if failures is not None else []).append)
 
 
+async def follow(events_hub: EventHub, run_id: RunId, after: str = START) -> AsyncIterator[Event]:
+    """As a client of the api follows: look, then tail."""
+    async for events in events_hub.follow(run_id, await events_hub.look(run_id, after)):
+        for event in events:
+            yield event
+
+
 async def collect(stream: AsyncIterator[Event]) -> list[Event]:
     async with asyncio.timeout(20):
         return [event async for event in stream]
@@ -48,7 +56,7 @@ async def test_a_follower_sees_every_event_once_and_in_order(
     ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
 ) -> None:
     run, claim = await claimed(ledger)
-    following = [asyncio.create_task(collect(events_hub.follow(run.run_id))) for _ in range(3)]
+    following = [asyncio.create_task(collect(follow(events_hub, run.run_id))) for _ in range(3)]
     out = writer(client, keys, claim)
     for number in range(2_000):
         out.put("custom", b"%d" % number)
@@ -72,10 +80,10 @@ async def test_following_goes_on_right_after_any_event(
     for number in range(1_500):  # more than the hub shares: the latecomer reads the stream itself
         out.put("custom", b"%d" % number)
     await out.flush()
-    ahead = asyncio.create_task(collect(events_hub.follow(run.run_id)))
+    ahead = asyncio.create_task(collect(follow(events_hub, run.run_id)))
     everything = [entry.decode() for entry, _ in await client.xrange(keys.events(run.run_id))]
     resumed = {
-        after: asyncio.create_task(collect(events_hub.follow(run.run_id, after)))
+        after: asyncio.create_task(collect(follow(events_hub, run.run_id, after)))
         for after in (everything[0], everything[1], everything[700], everything[-1])
     }
     await ledger.complete(claim, run, Status.SUCCESS, {})
@@ -96,7 +104,7 @@ async def test_trimmed_history_is_said_and_not_hidden(
     await client.xtrim(keys.events(run.run_id), maxlen=10, approximate=False)
     await ledger.complete(claim, run, Status.SUCCESS, {})
     for after in (START, early):
-        seen = await collect(events_hub.follow(run.run_id, after))
+        seen = await collect(follow(events_hub, run.run_id, after))
         assert seen[0].name == "gap"
         assert [event.name for event in seen[1:]].count("gap") == 0
         assert seen[-1].name == "end"
@@ -145,7 +153,7 @@ async def test_followers_miss_nothing_over_an_outage_of_redis(keys: Keys, run_se
         ledger = RunLedger(client, keys, run_settings.model_copy(update={"lease_seconds": 30.0}), STABLE)
         async with hub(client, keys) as running:
             run, claim = await claimed(ledger)
-            following = asyncio.create_task(collect(running.follow(run.run_id)))
+            following = asyncio.create_task(collect(follow(running, run.run_id)))
             out = writer(client, keys, claim)
             for number in range(30):
                 out.put("custom", b"%d" % number)
@@ -167,28 +175,89 @@ async def test_an_id_from_the_future_hides_nothing_from_anybody(
 ) -> None:
     """One client with a wrong Last-Event-ID must not hold up the others of its run, nor wait for ever itself."""
     run, claim = await claimed(ledger)
-    wrong = asyncio.create_task(collect(events_hub.follow(run.run_id, ahead)))
+    wrong = asyncio.create_task(collect(follow(events_hub, run.run_id, ahead)))
     await eventually(lambda: asyncio.sleep(0, events_hub._feeds), until=bool)
-    right = asyncio.create_task(collect(events_hub.follow(run.run_id)))
+    right = asyncio.create_task(collect(follow(events_hub, run.run_id)))
     out = writer(client, keys, claim)
     out.put("custom", b"1")
     await out.flush()
     await ledger.complete(claim, run, Status.SUCCESS, {})
     async with asyncio.timeout(5):
         assert [event.name for event in await right] == ["metadata", "custom", "end"]
-        assert [event.name for event in await wrong] == ["custom", "end"]
-        assert await collect(events_hub.follow(run.run_id, ahead)) == []
+        assert [event.name for event in await wrong] == ["gap", "custom", "end"]
+        gap, end = await collect(follow(events_hub, run.run_id, ahead))
+        assert (gap.name, end.name) == ("gap", "end"), "whoever has not seen this end is told it"
+        assert await collect(follow(events_hub, run.run_id, end.id)) == []
 
 
 async def test_after_the_end_nothing_is_waited_for(ledger: RunLedger, client: Any, keys: Keys) -> None:
-    """A client that lost its connection right after `end` asks again; so does one whose stream has expired."""
+    """A client that lost its connection right after `end` asks again."""
     run, claim = await claimed(ledger)
     await ledger.complete(claim, run, Status.SUCCESS, {})
     async with hub(client, keys) as running, asyncio.timeout(5):
-        end = (await collect(running.follow(run.run_id)))[-1]
-        assert await collect(running.follow(run.run_id, end.id)) == []
-        await client.delete(keys.events(run.run_id))
-        assert [event.name for event in await collect(running.follow(run.run_id, end.id))] == ["gap"]
+        end = (await collect(follow(running, run.run_id)))[-1]
+        assert await collect(follow(running, run.run_id, end.id)) == []
+
+
+async def test_expired_events_are_a_gap_and_the_end_comes_from_the_record(
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
+) -> None:
+    """A run's record outlives its events; whoever has seen that end is not told it for ever."""
+    run, claim = await claimed(ledger)
+    await ledger.complete(claim, run, Status.SUCCESS, {"answer": "42"})
+    early = (await collect(follow(events_hub, run.run_id)))[0]
+    await client.delete(keys.events(run.run_id))
+    for after in (START, early.id):
+        gap, end = await collect(follow(events_hub, run.run_id, after))
+        assert (gap.name, gap.id, gap.data) == ("gap", after, b'{"after":"%s"}' % after.encode())
+        assert (end.name, orjson.loads(end.data)["answer"]) == ("end", "42")
+        assert await collect(follow(events_hub, run.run_id, end.id)) == []
+
+
+async def test_three_hundred_followers_of_a_run_cost_one_reader(
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
+) -> None:
+    """A run that many people watch must not be read once for each of them."""
+    run, claim = await claimed(ledger)
+    following = [asyncio.create_task(collect(follow(events_hub, run.run_id))) for _ in range(300)]
+    await eventually(
+        lambda: asyncio.sleep(0, list(events_hub._feeds.values())), until=lambda f: bool(f) and f[0].followers == 300
+    )
+    await client.config_resetstat()
+    out = writer(client, keys, claim)
+    for number in range(200):
+        out.put("custom", b"%d" % number)
+        await out.flush()
+    await ledger.complete(claim, run, Status.SUCCESS, {})
+    for seen in await asyncio.gather(*following):
+        assert [event.data for event in seen if event.name == "custom"] == [b"%d" % n for n in range(200)]
+    counted = await client.info("commandstats")
+    assert counted["cmdstat_xread"]["calls"] <= 202, "one read for each time that the stream has grown, at most"
+    assert "cmdstat_xrange" not in counted, "no follower that keeps up reads for itself"
+
+
+async def test_followers_that_take_nothing_hold_up_nobody_and_no_connection(
+    ledger: RunLedger, client: Any, keys: Keys, valkey_server: ValkeyServer
+) -> None:
+    """They stop between two events, as those whose clients do not read; ten thousand events later they go on."""
+    run, claim = await claimed(ledger)
+    few = connect(valkey_server.url, max_connections=3)  # one is subscribed, two are left for fifty followers
+    async with hub(few, keys) as running:
+        slow = [follow(running, run.run_id) for _ in range(50)]
+        first = [[await anext(following)] for following in slow]
+        quick = asyncio.create_task(collect(follow(running, run.run_id)))
+        out = writer(client, keys, claim)
+        for number in range(10_000):
+            out.put("custom", b"%d" % number)
+            if number % 1_000 == 999:
+                await out.flush()
+        await ledger.complete(claim, run, Status.SUCCESS, {})
+        assert len(await quick) == 10_002
+        seen = first[0] + [event async for event in slow[0]]
+        assert [event.data for event in seen if event.name == "custom"] == [b"%d" % n for n in range(10_000)]
+        for following in slow:
+            await following.aclose()  # type: ignore[attr-defined]
+    await few.aclose()
 
 
 async def test_who_comes_while_the_hub_subscribes_is_heard_too(ledger: RunLedger, client: Any, keys: Keys) -> None:
@@ -212,7 +281,7 @@ async def test_who_comes_while_the_hub_subscribes_is_heard_too(ledger: RunLedger
     client.pubsub = hesitant
     async with hub(client, keys) as running, asyncio.timeout(5):
         await asked.wait()
-        following = running.follow(run.run_id)
+        following = follow(running, run.run_id)
         assert (await anext(following)).name == "metadata"
         go_on.set()
         rest = asyncio.create_task(collect(following))
@@ -221,14 +290,17 @@ async def test_who_comes_while_the_hub_subscribes_is_heard_too(ledger: RunLedger
         assert [event.name for event in await rest] == ["end"]
 
 
-async def test_a_hub_forgets_a_run_when_its_last_follower_leaves(ledger: RunLedger, events_hub: EventHub) -> None:
+async def test_a_hub_forgets_a_run_when_its_last_follower_leaves(
+    ledger: RunLedger, client: Any, keys: Keys, events_hub: EventHub
+) -> None:
     """Clients come and go all day; what they leave behind would add up."""
     run, _ = await claimed(ledger)
-    following = events_hub.follow(run.run_id)
-    await anext(following)
-    assert run.run_id in events_hub._feeds
-    await following.aclose()  # type: ignore[attr-defined]
+    following = asyncio.create_task(collect(follow(events_hub, run.run_id)))
+    await eventually(client.pubsub_channels, until=lambda heard: keys.grown(run.run_id).encode() in heard)
+    following.cancel()  # as the server does with a client that has gone: no command can be sent on the way out
+    await asyncio.wait({following})
     assert not events_hub._feeds
+    await eventually(client.pubsub_channels, until=lambda heard: heard == [keys.ended.encode()])
 
 
 async def test_a_hub_closes_although_the_client_swallows_a_cancellation(
@@ -247,10 +319,11 @@ async def test_a_hub_closes_although_the_client_swallows_a_cancellation(
     client.xread = deaf
     async with asyncio.timeout(5):
         async with hub(client, keys) as running:
-            following = asyncio.create_task(collect(running.follow(run.run_id)))
+            following = asyncio.create_task(collect(follow(running, run.run_id)))
             await reading.wait()
-            following.cancel()
-            await asyncio.wait({following})
+            while not following.done():
+                following.cancel()  # again and again, as the server does; it may have been swallowed here too
+                await asyncio.wait({following}, timeout=0.05)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from sse_starlette import EventSourceResponse
 
 from app.api.dependencies import After, CallerDep, IdempotencyKey, Parts, RunIdPath
 from app.api.problems import problems
-from app.api.sse import is_over, stream
+from app.api.sse import stream
 from app.api.start import ChatRequest, start
+from app.runs.standing import Standing
 
 router = APIRouter(tags=["stream"])
 
@@ -17,13 +18,17 @@ router = APIRouter(tags=["stream"])
 async def start_stream(
     asked: ChatRequest, api: Parts, caller: CallerDep, after: After, idempotency_key: IdempotencyKey = None
 ) -> EventSourceResponse:
-    """Say something to the agent and follow the run: `metadata`, `attempt`, `updates`, `messages`, `custom`, `end`.
+    """Say something to the agent and follow the run: `metadata`, `attempt`, `updates`, `messages`, `custom`, `end`;
+    `gap` in the place of events that are gone, `lost` when the run itself is.
 
     Cut off? Follow /runs/{run_id}/stream with `Last-Event-ID`; X-Run-Id and the `metadata` event name the run.
     Sending this request again starts another run unless it bears the same Idempotency-Key.
     """
     accepted = await start(api, caller, asked, idempotency_key)
-    return stream(api, await api.ledger.get(accepted.run_id), after, fresh=accepted.created)
+    run = await api.ledger.get(accepted.run_id)
+    return stream(
+        api, run.run_id, run.thread_id, Standing() if accepted.created else await api.hub.look(run.run_id, after)
+    )
 
 
 @router.get(
@@ -37,6 +42,7 @@ async def start_stream(
 async def follow_run(run_id: RunIdPath, api: Parts, caller: CallerDep, after: After) -> Response:
     """A run's events right after `Last-Event-ID`, or all of them; ends with the run. On any api process."""
     run = await api.ledger.get(run_id, caller.tenant)
-    if await is_over(api, run, after):
+    standing = await api.hub.look(run_id, after)
+    if standing.over and not standing.say:
         return Response(status_code=204)  # a browser's EventSource connects again after everything else
-    return stream(api, run, after)
+    return stream(api, run_id, run.thread_id, standing)
