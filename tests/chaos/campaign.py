@@ -50,7 +50,7 @@ async def run(
         history = History(plan)
         injector = Injector(cluster, history.note)
         injector.restart = restart
-        clients = Clients(history, [cluster.url(0), cluster.url(1)], cluster.store, injector.calm)
+        clients = Clients(history, cluster.urls, cluster.store, injector.calm)
         try:
             async with asyncio.TaskGroup() as group:
                 faults = group.create_task(injector.run(plan.faults, history.started))

@@ -222,9 +222,10 @@ def _stream(history: History, turn: TurnHistory, stream: Stream, expected: Expec
 def _pieces(stream: Stream) -> str:
     """The answer as its pieces give it: of each step, those of the last attempt that wrote any.
 
-    `checkpoint_ns` names a step by its task, which is the same in every attempt.
+    A step is told by its number, which is the same in every attempt. Its end (`updates`) is no sign that its pieces
+    stand: it may have been told before the step was stored, and then the step is done again.
     """
-    texts: dict[str, tuple[int, str]] = {}
+    texts: dict[int, tuple[int, str]] = {}
     attempt = 0
     for seen in stream.events:
         if seen.name == "attempt":
@@ -233,8 +234,8 @@ def _pieces(stream: Stream) -> str:
             chunk, origin = seen.data["data"]
             if origin.get("langgraph_node") != "answer":
                 continue
-            written, text = texts.get(origin["checkpoint_ns"], (attempt, ""))
-            texts[origin["checkpoint_ns"]] = (attempt, (text if written == attempt else "") + chunk["content"])
+            written, text = texts.get(origin["langgraph_step"], (attempt, ""))
+            texts[origin["langgraph_step"]] = (attempt, (text if written == attempt else "") + chunk["content"])
     return "".join(text for _, text in texts.values())
 
 

@@ -26,6 +26,7 @@ _POLL_SECONDS = 0.3
 _AGAIN_SECONDS = 0.15
 _READ_SECONDS = 10.0
 """Silence on a stream, heartbeats included, after which a client connects again."""
+_PATHS = {"chat": "/chat", "async": "/chat/async", "stream": "/api/stream"}
 _OVER = ("success", "error", "timeout", "interrupted", "cancelled")
 
 
@@ -74,8 +75,8 @@ class Clients:
                 await self._ask(found, accepted)
         except TimeoutError:
             found.unfinished = f"no end after {_PATIENCE_SECONDS:g} s"
-        except _Refused as error:
-            found.unfinished = str(error)
+        except (_Refused, ExceptionGroup) as error:
+            found.unfinished = str(_refusal(error))
         finally:
             accepted.set()
             self.done += 1
@@ -93,7 +94,8 @@ class Clients:
                 request = f"resume{len(found.runs)}"
                 result = await self._run(found, body, f"{found.key}-{len(found.runs)}", request, accepted, beside)
             if turn.repeat:
-                await self._post(found, "/chat/async", self._first_body(found), found.key, "first again")
+                path = _PATHS[turn.mode]
+                await self._post(found, path, self._first_body(found), found.key, "first again")
 
     def _first_body(self, found: TurnHistory) -> dict[str, Any]:
         body: dict[str, Any] = {"message": found.turn.job.message}
@@ -130,8 +132,7 @@ class Clients:
             await self._follow(found, stream, found.turn.drops)
             run_id = stream.run_id
         else:
-            path = "/chat" if mode == "chat" else "/chat/async"
-            answer = await self._post(found, path, body, key, name)
+            answer = await self._post(found, _PATHS[mode], body, key, name)
             run_id = answer["run_id"]
             began(run_id, answer["thread_id"])
             if mode == "chat" and answer.get("status") in ("success", "interrupted"):
@@ -152,7 +153,7 @@ class Clients:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
             answer = _json(response)
-            run_id = answer.get("run_id", "")
+            run_id = answer.get("run_id", "") or response.headers.get("x-run-id", "")
             found.replies.append(Reply(at, request, api, response.status_code, run_id, answer.get("type", "")))
             if run_id:
                 return answer
@@ -278,20 +279,21 @@ class Clients:
         """
         await self._calm()
         made = {(effect.tag, effect.call): effect for effect in await asyncio.to_thread(self._store.effects)}
-        said: dict[str, Any] = {}
-        for asked in result["interrupts"]:
-            if asked["value"].get("kind") != "effect_unknown":
-                raise _Refused(f"run {result['run_id']} asks {asked['value']!r}, which nobody planned")
-            for call in asked["value"]["calls"]:
-                arguments = call["arguments"]
-                done = (arguments["tag"], arguments["call"]) in made
-                said[call["id"]] = (
-                    {"decision": "done", "result": f"{call['tool']} {arguments['call']} done"}
+        said: dict[str, dict[str, Any]] = {}
+        for question in result["interrupts"]:
+            if question["value"].get("kind") != "effect_unknown":
+                raise _Refused(f"run {result['run_id']} asks {question['value']!r}, which nobody planned")
+            said[question["id"]] = {}
+            for call in question["value"]["calls"]:
+                done = (call["args"]["tag"], call["args"]["call"]) in made
+                said[question["id"]][call["call_id"]] = (
+                    {"decision": "done", "result": f"{call['tool']} {call['args']['call']} done"}
                     if done
                     else {"decision": "repeat"}
                 )
         found.decisions.append((self._history.now(), result["run_id"], said))
-        return said
+        # One question takes its answer as it is, several take theirs by the question's id.
+        return said if len(said) > 1 else next(iter(said.values()))
 
     def _api(self) -> int:
         return self._dice.randrange(len(self._urls))
@@ -299,6 +301,15 @@ class Clients:
 
 class _Refused(Exception):
     """An answer that asking again would not change."""
+
+
+def _refusal(error: Exception) -> _Refused:
+    """The refusal that a client's tasks ended with. Raises `error` itself when something else is among it."""
+    if isinstance(error, _Refused):
+        return error
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return _refusal(error.exceptions[0])
+    raise error
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Member:
         self.hurt = False
         """Frozen or isolated: it may still believe that it owns runs that others have taken over."""
         self.clock = folder / f"{name}.clock"
+        self.url = env["BASE_URL"]
 
     @property
     def pid(self) -> int:
@@ -66,7 +67,7 @@ class Member:
             return "worker ready" in self.process.log
         try:
             async with httpx.AsyncClient() as client:
-                return (await client.get(f"{self._env['BASE_URL']}/healthz", timeout=2)).status_code == 200
+                return (await client.get(f"{self.url}/healthz", timeout=2)).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -90,7 +91,15 @@ class Member:
 class Cluster:
     """Everything that runs. `valkey` is hurt, `outside` is not."""
 
-    def __init__(self, *, workers: int, lease: float, fsync: Literal["always", "everysec"], fence: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        lease: float,
+        fsync: Literal["always", "everysec"] = "everysec",
+        apis: int = 2,
+        fence: bool = True,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="slipway-chaos-")
         self.folder = Path(self._folder.name)
         self.valkey = ValkeyServer(aof=True, fsync=fsync, password="s3cret")
@@ -110,7 +119,7 @@ class Cluster:
             "WORKER_SLOTS": "8",
             "CHAOS_FENCE": "on" if fence else "off",
         }
-        self._workers = workers
+        self._count: dict[Literal["api", "worker"], int] = {"api": apis, "worker": workers}
         self.members: list[Member] = []
         self.store: Store
 
@@ -122,8 +131,10 @@ class Cluster:
     def apis(self) -> list[Member]:
         return [member for member in self.members if member.command == "api"]
 
-    def url(self, api: int) -> str:
-        return self.apis[api]._env["BASE_URL"]
+    @property
+    def urls(self) -> list[str]:
+        """Where the apis are, in the order of `apis`."""
+        return [api.url for api in self.apis]
 
     async def __aenter__(self) -> Self:
         try:
@@ -145,9 +156,9 @@ class Cluster:
         with redis.Redis.from_url(self.valkey.url) as client:
             for field, value in record_of(KEY, tenant="acme").items():
                 client.hset(Keys().api_key(KEY.split("_")[1]), field, value)
-        for command, count in (("api", 2), ("worker", self._workers)):
+        for command, count in self._count.items():
             for number in range(count):
-                await self._add(f"{command}{number}", command)  # type: ignore[arg-type]
+                await self._add(f"{command}{number}", command)
         await asyncio.gather(*(member.wait() for member in self.members))
 
     async def _add(self, name: str, command: Literal["api", "worker"]) -> None:
