@@ -311,6 +311,8 @@ class Crons:
             await self._advance(cron_id, moment_ms, "", None)
             return
         cron, run_id, error = found[0], RunId(""), ""
+        if cron.next_ms != moment_ms:
+            return  # another process was quicker, or it was paused
         fired_ms = await self._now()
         try:
             run_id = await self._start(cron, moment_ms)

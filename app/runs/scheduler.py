@@ -85,6 +85,8 @@ class Scheduler:
             left = _LONGEST_SLEEP_SECONDS if pause == b"-1" else int(pause) / 1000
             return min(_LONGEST_SLEEP_SECONDS, left + random.uniform(0, _SPREAD_SECONDS))  # noqa: S311
         side_by_side = asyncio.Semaphore(_SIDE_BY_SIDE)
+        moments = list(zip(crons[::2], crons[1::2], strict=True))
+        random.shuffle(moments)  # many come due at midnight: processes that begin together do not go on in step
 
         async def fire(cron_id: bytes, moment: bytes) -> None:
             async with side_by_side:
@@ -92,7 +94,7 @@ class Scheduler:
 
         moved: list[BaseException | int | None] = await asyncio.gather(
             self._later.promote([RunId(run.decode()) for run in runs]),
-            *[fire(cron_id, moment) for cron_id, moment in zip(crons[::2], crons[1::2], strict=True)],
+            *[fire(cron_id, moment) for cron_id, moment in moments],
             return_exceptions=True,  # each for itself: what failed stays due
         )
         for result in moved:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import redis.exceptions
 
-from app.infra.errors import IdempotencyMismatch, ThreadNotFound
+from app.infra.errors import IdempotencyMismatch, RedisUnavailable, ThreadNotFound
 from app.infra.ids import STABLE, Release, TenantId, ThreadId, UserId
 from app.infra.keys import Keys
 from app.infra.redis import connect
@@ -52,8 +55,9 @@ async def other_client(valkey_server: ValkeyServer) -> AsyncIterator[Any]:
 
 
 def hourly(**changes: Any) -> NewCron:
-    """A cron for every full hour."""
-    fields = {"tenant": TENANT, "user": UserId("ada"), "graph": "agent", "message": "report", "schedule": "0 * * * *"}
+    """A cron for every hour, at a minute that is half an hour away: no moment comes by itself during a test."""
+    schedule = f"{(datetime.now(UTC).minute + 30) % 60} * * * *"
+    fields = {"tenant": TENANT, "user": UserId("ada"), "graph": "agent", "message": "report", "schedule": schedule}
     return NewCron(**{**fields, **changes})
 
 
@@ -63,8 +67,9 @@ async def now_ms(client: Any) -> int:
 
 
 async def come_due(client: Any, keys: Keys, cron: Cron, *, hours_ago: int = 0) -> int:
-    """Set the cron's clock back: its next moment is a full hour that has passed, `hours_ago` before the last one."""
-    moment = await now_ms(client) // HOUR_MS * HOUR_MS - hours_ago * HOUR_MS
+    """Set the clock of a cron just made back: to its last moment before now, or `hours_ago` hours before that."""
+    assert cron.next_ms is not None
+    moment = cron.next_ms - (1 + hours_ago) * HOUR_MS
     await client.zadd(keys.crons, {cron.cron_id: moment}, xx=True)
     return moment
 
@@ -266,6 +271,59 @@ async def test_changes_at_the_same_time_all_hold(crons: Crons, keys: Keys) -> No
     assert after.next_ms == after.after(after.created_ms)
 
 
+@pytest.mark.parametrize("seed", range(3))
+async def test_processes_that_fail_anywhere_start_each_run_once(
+    ledger: RunLedger, crons: Crons, valkey_server: ValkeyServer, client: Any, keys: Keys, seed: int
+) -> None:
+    """Any script may fail before it ran or after it, in three processes at once; repeated, all comes out right."""
+    chance = random.Random(seed)
+    made = [await crons.create(hourly()) for _ in range(12)]
+    put = [(await ledger.accept(replace(new_run(), after=timedelta(hours=1)))).run_id for _ in range(12)]
+    for cron in made:
+        await come_due(client, keys, cron, hours_ago=chance.randrange(5))
+    await client.zadd(keys.later, dict.fromkeys(put, 1))
+    connections = [connect(valkey_server.url) for _ in range(3)]
+    for connection in connections:
+        evalsha = connection.evalsha
+
+        async def fails_at_times(*args: Any, evalsha: Any = evalsha) -> Any:
+            if chance.random() < 0.2:
+                raise redis.exceptions.ConnectionError
+            reply = await evalsha(*args)
+            if chance.random() < 0.2:
+                raise redis.exceptions.ConnectionError
+            return reply
+
+        connection.evalsha = fails_at_times  # type: ignore[method-assign, assignment]
+
+    async def work(connection: Any) -> None:
+        scheduler = scheduler_of(connection, keys, crons_of(connection, keys))
+        while True:
+            try:
+                if await scheduler.round() > 0:
+                    return
+            except RedisUnavailable:
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*[work(connection) for connection in connections])
+    assert len(await runs_of(client, keys, ledger)) == 24
+    assert await ledger.size() == 24
+    assert await client.zcard(keys.later) == 0
+    moments = [cron.next_ms for cron in await crons.of_tenant(TENANT)]
+    assert set(moments) == {cron.next_ms for cron in made}
+    for connection in connections:
+        await connection.aclose()
+
+
+async def test_a_cron_paused_after_a_scheduler_saw_it_starts_nothing(crons: Crons, client: Any, keys: Keys) -> None:
+    cron = await crons.create(hourly())
+    moment = await come_due(client, keys, cron)
+    await crons.change(cron.cron_id, TENANT, enabled=False)
+    await crons.fire(cron.cron_id, moment)
+    assert await client.zcard(keys.runs_of(TENANT)) == 0
+    assert (await crons.get(cron.cron_id, TENANT)).next_ms is None
+
+
 class Overtaken(Crons):
     """A process that is slow: somebody changes the cron between its run and the next moment."""
 
@@ -294,7 +352,7 @@ async def test_a_cron_ends_with_its_last_moment(crons: Crons, client: Any, keys:
     with pytest.raises(NeverDue):
         await crons.create(hourly(end_ms=now + 1))
     cron = await crons.create(hourly(end_ms=now + 2 * HOUR_MS))
-    await crons.change(cron.cron_id, TENANT, end_ms=(now // HOUR_MS + 1) * HOUR_MS)
+    await crons.change(cron.cron_id, TENANT, end_ms=cron.next_ms)
     await client.hset(keys.cron(cron.cron_id), "end_ms", now)
     await crons.fire(cron.cron_id, await come_due(client, keys, cron))
     after = await crons.get(cron.cron_id, TENANT)
@@ -482,6 +540,26 @@ async def test_a_cron_that_comes_due_is_answered_by_a_worker(service: Service) -
         run = await eventually(answer, until=lambda found: found["status"] == "success")
         assert run["result"]["answer"].strip() == "you said: tick"
         await http.delete(address)
+
+
+async def test_a_message_for_later_waits_outside_the_queue_and_can_be_cancelled(service: Service) -> None:
+    async with service.client() as http:
+        put = await http.post("/chat/async", json={"message": "later", "after_seconds": 3600})
+        assert put.status_code == 202, put.text
+        run = put.json()
+        assert run["status"] == "pending"
+        assert service.redis.zcard("agent-tasks") == 0, "it would make a scaler start a worker now"
+        due = service.redis.zscore(Keys().later, run["run_id"])
+        assert due == pytest.approx(datetime.now(UTC).timestamp() * 1000 + HOUR_MS, abs=60_000)
+        soon = (await http.post("/chat/async", json={"message": "soon", "thread_id": run["thread_id"]})).json()
+
+        async def look() -> Any:
+            return (await http.get(f"/runs/{soon['run_id']}")).json()
+
+        await eventually(look, until=lambda found: found["status"] == "success")
+        cancelled = (await http.post(f"/runs/{run['run_id']}/cancel")).json()
+        assert cancelled["status"] == "cancelled"
+        assert service.redis.zcard(Keys().later) == 0
 
 
 @pytest.mark.parametrize(
