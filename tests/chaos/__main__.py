@@ -21,7 +21,7 @@ from tests.chaos import campaign, plan
 from tests.chaos.checker import Violation
 
 LEASE_SECONDS = 1.0
-TOOLS = ("put",)
+TOOLS = ("put", "put", "transfer", "charge")
 _TOLD_IN_FULL = 3
 """Threads whose whole history is printed; all of them are in the report's folder."""
 

@@ -27,6 +27,10 @@ from app.tools.registry import Risk, Tool, ToolCall, ToolRegistry, ToolResult
 from tests.chaos.outside import Effect, Held, Outside, Store
 from tests.support.graphs import WordsModel
 
+TRANSFER_SECONDS = 4.0
+"""Longest that a transfer is under way, a freeze of its worker included: from then on a look-up that finds nothing is
+believed. Above the longest freeze of `tests.chaos.plan`; nothing could be promised of a call that wakes up later."""
+
 
 class State(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
@@ -137,6 +141,10 @@ def _tools(outside: Outside, *, hurry: bool) -> list[Tool[Any]]:
             await asyncio.sleep(arguments.pause)
         return ToolResult(ok=True, text=result)
 
+    async def look_up(arguments: Arguments, call: ToolCall) -> ToolResult | None:
+        result = outside.find(call.key)
+        return None if result is None else ToolResult(ok=True, text=result)
+
     return [
         Tool(
             name="put",
@@ -153,5 +161,15 @@ def _tools(outside: Outside, *, hurry: bool) -> list[Tool[Any]]:
             call=do,
             risk=Risk.CRITICAL,
             idempotent=False,
+        ),
+        Tool(
+            name="transfer",
+            description="Move money: twice is once too often, but the bank can be asked.",
+            arguments=Arguments,
+            call=do,
+            risk=Risk.CRITICAL,
+            idempotent=False,
+            timeout_seconds=TRANSFER_SECONDS,
+            lookup=look_up,
         ),
     ]

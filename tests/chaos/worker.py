@@ -37,22 +37,43 @@ def _take_the_fence_away() -> None:
 
     fence._FENCE = ""
 
+    from app.infra.effects import Effect, EffectCall
     from app.infra.redis import Lua
-    from app.runs import heartbeat, ledger, process
+    from app.runs import ledger
+    from app.runs.effects import RedisEffects
+    from app.runs.worker import Worker
 
-    def owned(text: str, check: str) -> str:
-        if check not in text:
-            raise RuntimeError(f"the script has no {check!r}: what takes the fence away is out of date")
-        return text.replace(check, "if false then", 1)
+    complete, check = ledger._COMPLETE, "if current ~= epoch then"
+    if check not in complete.text:
+        raise RuntimeError(f"complete.lua has no {check!r}: what takes the fence away is out of date")
+    ledger._COMPLETE = Lua(complete.text.replace(check, "if false then"), name=complete.name)
 
-    complete = ledger._COMPLETE
-    ledger._COMPLETE = Lua(owned(complete.text, "if current ~= ARGV[2] then"), name=complete.name)
+    on_state = Worker._on_state
 
-    def deaf(self: heartbeat.Heartbeat, run_id: Any, epoch: int, state: str) -> None:
-        """A worker that does not hear that it lost a run."""
+    def deaf(self: Worker, run_id: Any, epoch: int, state: str) -> None:
+        """Hears that a run is to be stopped, not that it was lost."""
+        if state != "stale":
+            on_state(self, run_id, epoch, state)
 
-    heartbeat.Heartbeat._tell = deaf  # type: ignore[attr-defined]
-    del process
+    async def perform(self: RedisEffects, call: EffectCall) -> Effect:
+        """Makes the call, whoever made it before."""
+        outcome = await call.perform()
+        return Effect(
+            id="",
+            state=outcome.state,
+            tool=call.tool,
+            call_id=call.call_id,
+            task_id=call.task_id,
+            run_id=self._fence.run_id,
+            attempt=0,
+            epoch=self._fence.epoch,
+            nonce="",
+            at_ms=0,
+            result=outcome.result,
+        )
+
+    Worker._on_state = deaf  # type: ignore[method-assign]
+    RedisEffects.perform = perform  # type: ignore[method-assign]
 
 
 def main() -> int:
