@@ -57,15 +57,15 @@ class ChatRequest(BaseModel):
     @model_validator(mode="after")
     def _is_a_message_or_an_answer(self) -> Self:
         if (self.message is not None) == self.answers:
-            raise ValueError("send either message or resume")
+            raise ValueError("send either message or resume, and not null")
         if self.answers and self.thread_id is None:
             raise ValueError("send the thread_id with resume: it names the conversation that asked")
         return self
 
     @property
     def answers(self) -> bool:
-        """Whether this is an answer; null is one too."""
-        return "resume" in self.model_fields_set
+        """Whether this is an answer. LangGraph knows no answer of null."""
+        return self.resume is not None
 
 
 class LaterChatRequest(ChatRequest):
