@@ -42,7 +42,7 @@ async def ended(http: httpx.AsyncClient, run_id: str) -> dict[str, Any]:
 
 
 async def test_the_answer_goes_to_the_graph_that_asked(http: httpx.AsyncClient) -> None:
-    """The caller need not name it again; naming another is refused, for it would not know what to do with the answer."""
+    """The caller need not name it again; naming another is refused, for it could not take the answer."""
     question = await asked(http)
     body = {"resume": {"sure": True}, "thread_id": question["thread_id"]}
     wrong = await http.post("/chat", json={**body, "graph": "instant"})
