@@ -4,6 +4,9 @@
 STACK ?= dev
 PYTHON ?= python3
 ARGS ?=
+RUNS ?= 2000
+FAULTS ?= 500
+SEED ?=
 
 # Taken from the command line into the environment of what runs below.
 export SHOW_SECRETS URL
@@ -61,6 +64,9 @@ evaluate: ## Ask the data sets' questions, grade, report (STACK=dev, or URL=… 
 bench: ## Measure, and write docs/benchmarks.md (ARGS: names of sections)
 	@$(WITH_PULUMI) --aimock python -m tests.benchmarks $(ARGS)
 
+chaos: ## Kill, freeze and cut off a running service, and judge the whole history (RUNS=2000 FAULTS=500 SEED=…)
+	@$(BOOTSTRAP) python -m tests.chaos --runs '$(RUNS)' --faults '$(FAULTS)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
+
 ##@ Work on it
 
 format: ## Format the code and mend what the linter can
@@ -71,4 +77,4 @@ clean: ## Remove what can be made again: environment, caches, reports (stacks an
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis reports
 	@find . -name __pycache__ -type d -not -path './.slipway/*' -prune -exec rm -rf {} +
 
-.PHONY: help up down outputs preview refresh verify slipway pulumi test check evaluate bench format clean
+.PHONY: help up down outputs preview refresh verify slipway pulumi test check evaluate bench chaos format clean

@@ -22,6 +22,8 @@ from tests.chaos.checker import Violation
 
 LEASE_SECONDS = 1.0
 TOOLS = ("put", "put", "transfer", "charge")
+_CRASHES: dict[plan.Kind, int] = {"restart": 3, "kill": 1, "freeze": 1}
+"""Faults of the third part: crashes of the Valkey, with workers that die or freeze around them."""
 _TOLD_IN_FULL = 3
 """Threads whose whole history is printed; all of them are in the report's folder."""
 
@@ -56,6 +58,9 @@ async def _main(asked: argparse.Namespace, seed: int) -> int:
         totals["faults"] += report.faults
         kinds.update(report.kinds)
         _tell(report, asked.reports / f"{seed}-{number + 1}")
+    broken, crashes = await _crashes(asked, seed + len(parts))
+    found += broken
+    totals["faults"] += crashes
     lost = _count(found, "lost")
     second = _count(found, "second-effect")
     print("faults: " + " ".join(f"{kind}={count}" for kind, count in sorted(kinds.items())))
@@ -67,6 +72,23 @@ async def _main(asked: argparse.Namespace, seed: int) -> int:
         flush=True,
     )
     return 0 if not found else 1
+
+
+async def _crashes(asked: argparse.Namespace, seed: int) -> tuple[list[Violation], int]:
+    """The third part: what a Valkey that is killed under `everysec` loses, told; the violations of fences, returned."""
+    runs, faults = max(1, asked.runs // 40), max(1, asked.faults // 40)
+    print(
+        f"part 3: AOF everysec, restarts kill, {runs} runs, {faults} faults; losses are told, not refused", flush=True
+    )
+    made = plan.make(seed, runs=runs, faults=faults, lease=LEASE_SECONDS, tools=TOOLS, weights=_CRASHES)
+    report = await campaign.run(made, fsync="everysec", restart="kill", workers=asked.workers, say=_say)
+    kinds = Counter(violation.kind for violation in report.verdict.violations)
+    told = " ".join(f"{kind}={count}" for kind, count in sorted(kinds.items())) or "nothing"
+    print(f"part 3: {report.kinds.get('restart', 0)} crashes of the Valkey; lost or different: {told}", flush=True)
+    broken = [violation for violation in report.verdict.violations if violation.kind == "broken-fence"]
+    for violation in broken:
+        print(f"VIOLATION {violation}\n{report.history.tell(violation.tag)}")
+    return broken, report.faults
 
 
 def _count(found: list[Violation], kind: str) -> int:

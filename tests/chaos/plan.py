@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,8 +115,10 @@ class Plan:
         return {turn.tag: turn for talk in self.talks for turn in talk.turns}
 
 
-def make(seed: int, *, runs: int, faults: int, lease: float = 1.0, tools: Sequence[str]) -> Plan:
-    """The plan of `seed`: `runs` turns spread over the time that `faults` faults take."""
+def make(
+    seed: int, *, runs: int, faults: int, lease: float, tools: Sequence[str], weights: Mapping[Kind, int] = WEIGHTS
+) -> Plan:
+    """The plan of `seed`: `runs` turns spread over the time that `faults` faults take, kinds chosen by `weights`."""
     dice = random.Random(seed)
     times = _times(dice, faults)
     length = times[-1] if times else runs * 0.2
@@ -129,7 +131,7 @@ def make(seed: int, *, runs: int, faults: int, lease: float = 1.0, tools: Sequen
         turns = [_turn(dice, f"{name}-{number}", lease, tools) for number in range(count)]
         turns[-1] = dataclasses.replace(turns[-1], eager=False)
         talks.append(Talk(name, dice.uniform(0, length * 0.97), tuple(turns)))
-    return Plan(seed, lease, tuple(sorted(talks, key=lambda talk: talk.at)), _faults(dice, times, lease))
+    return Plan(seed, lease, tuple(sorted(talks, key=lambda talk: talk.at)), _faults(dice, times, lease, weights))
 
 
 def _times(dice: random.Random, count: int) -> list[float]:
@@ -140,9 +142,9 @@ def _times(dice: random.Random, count: int) -> list[float]:
     return found
 
 
-def _faults(dice: random.Random, times: list[float], lease: float) -> tuple[Fault, ...]:
-    kinds: list[Kind] = list(WEIGHTS) if len(times) >= 2 * len(WEIGHTS) else []
-    kinds += dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=len(times) - len(kinds))
+def _faults(dice: random.Random, times: list[float], lease: float, weights: Mapping[Kind, int]) -> tuple[Fault, ...]:
+    kinds: list[Kind] = list(weights) if len(times) >= 2 * len(weights) else []
+    kinds += dice.choices(list(weights), list(weights.values()), k=len(times) - len(kinds))
     dice.shuffle(kinds)
     return tuple(
         Fault(number, at, kind, dice.random(), _seconds(dice, kind, lease))
