@@ -80,8 +80,8 @@ class Questions:
     async def settle(self, attempts: Sequence[Attempt], context: RunContext) -> bool:
         """Ask about those whose outcome is unknown; True: it is decided and recorded, make the calls again.
 
-        Stops the run by `GraphInterrupt` while there is no answer. `attempts` are all calls of the batch, in an order
-        that is the same in each pass.
+        Stops the run by `GraphInterrupt` while there is no answer. `attempts` are all calls of the batch that were
+        made; the question names them in this order.
         """
         earlier = max((made.effect.answers for made in attempts if made.effect is not None), default=0)
         while self._answers < earlier:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 from app.infra.effects import EffectCall, EffectState, Outcome
 from app.infra.errors import StaleEpoch
 from app.infra.logging import get_logger
-from app.tools.tool import OutcomeUnknown, Tool, ToolCall, ToolError, ToolResult
+from app.tools.tool import OutcomeUnknown, Tool, ToolCall, ToolError, ToolResult, being_made
 
 _log = get_logger(__name__)
 
@@ -54,8 +54,9 @@ async def perform(tool: Tool[Any], arguments: Any, call: ToolCall) -> Outcome:
     do no harm. A time-out, or any other error, of a tool that is not idempotent leaves the outcome unknown.
     """
     try:
-        async with asyncio.timeout(tool.timeout_seconds):
-            result = await tool.call(arguments, call)
+        with being_made(call):
+            async with asyncio.timeout(tool.timeout_seconds):
+                result = await tool.call(arguments, call)
     except (StaleEpoch, GraphBubbleUp):
         raise
     except OutcomeUnknown as failure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Generic, Self, TypeVar
@@ -99,6 +101,24 @@ class ToolCall:
         """
         owner = f"{self.context.tenant}:{self.context.thread_id}" if self.context else "-:-"
         return f"{owner}:{self.task_id}:{self.call_id}"
+
+
+_current: ContextVar[ToolCall] = ContextVar("slipway_tool_call")
+
+
+def current_call() -> ToolCall:
+    """The call that is being made, for functions that are not handed it. Raises LookupError outside a tool."""
+    return _current.get()
+
+
+@contextmanager
+def being_made(call: ToolCall) -> Iterator[None]:
+    """`current_call` gives `call` within."""
+    token = _current.set(call)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
