@@ -1,6 +1,6 @@
 """A checkpoint saver whose process dies at a chosen write: what a crash between any two writes leaves.
 
-saver = CrashingSaver(client, keys, fence=fence, ttl_seconds=60, crash=Crash(at=3, arrives=True))
+saver = CrashingSaver(client, keys, fence=fence, ttl_seconds=60, crash=Crash(at=3, arrives="whole"))
 await until_crash(saver.crash, graph.ainvoke(...))
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from app.infra.fence import FencedLua
 from app.memory.checkpoints import RedisSaver
@@ -17,13 +17,22 @@ from app.memory.checkpoints import RedisSaver
 
 @dataclass
 class Crash:
-    """The process dies at its write number `at`, from 1 on; 0 for never. `arrives`: Redis carries that one out."""
+    """The process dies at its write number `at`, from 1 on; 0 for never.
+
+    Of that write `arrives` says what Redis saw: nothing, the whole of it, or only the `next` one, which overtook it.
+    """
 
     at: int = 0
-    arrives: bool = False
+    arrives: Literal["nothing", "whole", "next"] = "nothing"
     writes: list[str] = field(default_factory=list)
     """Names of the scripts that were called, the fatal one included."""
     happened: asyncio.Event = field(default_factory=asyncio.Event)
+    buried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when what ran in the process is cancelled: LangGraph waits for its writes even then."""
+
+
+class ProcessGoneError(Exception):
+    """No process is there any more that could see this."""
 
 
 class CrashingSaver(RedisSaver):
@@ -37,12 +46,16 @@ class CrashingSaver(RedisSaver):
         crash = self.crash
         if not crash.happened.is_set():
             crash.writes.append(script.name)
-            if len(crash.writes) != crash.at:
+            number = len(crash.writes)
+            overtakes = crash.arrives == "next" and number == crash.at + 1
+            if number != crash.at and not overtakes:
                 return await super()._write(script, keys, args)
-            crash.happened.set()
-            if crash.arrives:
+            if overtakes or crash.arrives == "whole":
                 await super()._write(script, keys, args)
-        return await asyncio.Event().wait()
+            if overtakes or crash.arrives != "next":
+                crash.happened.set()
+        await crash.buried.wait()
+        raise ProcessGoneError
 
 
 async def until_crash(crash: Crash, work: Coroutine[Any, Any, Any]) -> Any:
@@ -53,5 +66,6 @@ async def until_crash(crash: Crash, work: Coroutine[Any, Any, Any]) -> Any:
     if not crash.happened.is_set():
         return await task
     task.cancel()
+    crash.buried.set()
     await asyncio.gather(task, crashed, return_exceptions=True)
     return None

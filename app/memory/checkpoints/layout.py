@@ -160,6 +160,12 @@ def dump_write(serde: SerializerProtocol, run_id: str, channel: str, task_path: 
     return _framed([run_id, channel, task_path, len(body)], body)
 
 
+def writer_of(stored: bytes) -> tuple[str, str]:
+    """Run id and channel of a write."""
+    head, _ = _unframed(stored)
+    return head[0], head[1]
+
+
 def parent_of(name: str, record: Record) -> str:
     """The name of a checkpoint's parent; empty for a first one."""
     return f"{split(name)[0]}{NUL}{record.parent}" if record.parent else ""

@@ -27,6 +27,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import INTERRUPT
 
 from app.infra.errors import StaleEpoch
 from app.infra.fence import Fence, FencedLua
@@ -155,6 +156,17 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
         saved = self._tuple(place.thread_id, found)
         stay_above(saved.checkpoint["id"])
         return saved
+
+    async def ahas_asked(self, thread_id: str, run_id: str) -> bool:
+        """Whether this run has put a question to a person after the thread's newest checkpoint.
+
+        Then the answer that it was started with is used up: a further attempt that gave it again would answer the new
+        question with it. Raises `RedisUnavailable`.
+        """
+        [found] = await self._read(layout.thread(thread_id), [NUL])
+        return found is not None and any(
+            layout.writer_of(stored) == (run_id, INTERRUPT) for stored in found[4] if stored is not None
+        )
 
     async def alist(
         self,
