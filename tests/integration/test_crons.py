@@ -347,6 +347,32 @@ async def test_a_change_made_while_a_moment_is_handled_wins(
     assert (await crons.get(cron.cron_id, TENANT)).next_ms == moment + HOUR_MS
 
 
+class Frozen(Crons):
+    """A process that stands still between its run and the next moment, while others go on."""
+
+    async def _advance(self, cron_id: str, moment_ms: int, *args: Any, **kwargs: Any) -> bool:
+        other = crons_of(self._redis, self._keys)
+        for moment in (moment_ms, moment_ms + HOUR_MS):
+            await other.fire(cron_id, moment)
+        return await super()._advance(cron_id, moment_ms, *args, **kwargs)
+
+
+async def test_a_frozen_process_does_not_set_the_clock_back(
+    crons: Crons, ledger: RunLedger, client: Any, keys: Keys
+) -> None:
+    """It would hand out a moment again that the others have dealt with."""
+    cron = await crons.create(hourly())
+    moment = await come_due(client, keys, cron, hours_ago=1)
+    with pytest.raises(Dies):
+        await Dying(client, keys, RunSettings(), STABLE, ["agent"]).fire(cron.cron_id, moment)
+    (first,) = await runs_of(client, keys, ledger)
+    await client.hset(keys.run(first.run_id), "accepted_ms", moment + 1000)  # as if the kill had been an hour ago
+    await Frozen(client, keys, RunSettings(), STABLE, ["agent"]).fire(cron.cron_id, moment)
+    after = await crons.get(cron.cron_id, TENANT)
+    assert (after.last_ms, after.next_ms) == (moment + HOUR_MS, moment + 2 * HOUR_MS)
+    assert len(await runs_of(client, keys, ledger)) == 2
+
+
 async def test_a_cron_ends_with_its_last_moment(crons: Crons, client: Any, keys: Keys) -> None:
     now = await now_ms(client)
     with pytest.raises(NeverDue):
