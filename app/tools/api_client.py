@@ -10,9 +10,11 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.tools.guarded_http import Answer, GuardedHttp
-from app.tools.tool import Risk, Source, Tool, ToolCall, ToolResult
+from app.tools.tool import OutcomeUnknown, Risk, Source, Tool, ToolCall, ToolResult
 
 _MARGIN_SECONDS: Final = 2.0
+_FROM_A_GATEWAY: Final = frozenset({502, 504})
+"""The API behind it may or may not have acted."""
 
 
 class GetArguments(BaseModel):
@@ -44,7 +46,10 @@ def http_tools(
             "idempotency-key": idempotency_key(call),
         }
         content = json.dumps(arguments.body, ensure_ascii=False).encode()
-        return _result(await http.request("POST", arguments.url, headers=headers, content=content))
+        answer = await http.request("POST", arguments.url, headers=headers, content=content)
+        if answer.status in _FROM_A_GATEWAY:
+            raise OutcomeUnknown(f"a gateway answered HTTP {answer.status} in the place of the API")
+        return _result(answer)
 
     return [
         Tool(

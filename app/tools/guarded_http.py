@@ -17,12 +17,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from app.infra.errors import ConfigurationError
-from app.tools.tool import ToolError
+from app.tools.tool import OutcomeUnknown, ToolError
 
 MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -52,6 +52,26 @@ class Answer:
     truncated: bool
 
 
+class _Sent:
+    """Whether a request that may change something has gone out; what goes wrong after that leaves the outcome open."""
+
+    def __init__(self) -> None:
+        self.changing = False
+
+    def watch(self, method: str) -> Callable[[str, Any], Awaitable[None]]:
+        """For httpcore's extension `trace`, which tells of each thing that it begins."""
+
+        async def trace(event: str, _info: Any) -> None:
+            if method != "GET" and event.endswith(".send_request_headers.started"):
+                self.changing = True
+
+        return trace
+
+    def failure(self, text: str, fix: str = "") -> ToolError:
+        """The error to raise: whoever cannot tell what became of the request has no other way to try."""
+        return OutcomeUnknown(text) if self.changing else ToolError(text, fix=fix)
+
+
 async def resolve(host: str, port: int) -> list[str]:
     """All addresses that the system's resolver gives. Raises `ToolError` when there are none."""
     try:
@@ -75,27 +95,33 @@ class GuardedHttp:
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> Answer:
-        """The answer to one request, redirects followed. Raises `ToolError` for whatever a gate refuses.
+        """The answer to one request, redirects followed.
 
-        `headers` go to the first host only: a redirect to another origin gets none of them, and no body.
+        Raises `ToolError` for whatever a gate refuses, and `OutcomeUnknown` for what goes wrong once a request other
+        than GET is on its way: it may have been acted on. `headers` go to the first host only: a redirect to another
+        origin gets none of them, and no body.
         """
-        sent = {**(headers or {})}
+        fields, sent = {**(headers or {})}, _Sent()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 for _ in range(MAX_REDIRECTS + 1):
                     target = self._checked(url)
-                    async with self._send(method, target, sent, content) as response:
+                    async with self._send(method, target, fields, content, sent) as response:
                         onward = response.headers.get("location")
                         if response.status_code not in _REDIRECTS or onward is None:
-                            return await self._read(response, target)
-                        url, method, content, sent = _redirected(
-                            response.status_code, target, onward, method, content, sent
+                            return await self._read(response, target, sent)
+                        if response.status_code in (307, 308):  # to be sent elsewhere: not acted on here
+                            sent.changing = False
+                        url, method, content, fields = _redirected(
+                            response.status_code, target, onward, method, content, fields
                         )
         except TimeoutError as error:
-            raise ToolError(f"no answer within {self._timeout_seconds:g} s", fix="try another way") from error
+            raise sent.failure(f"no answer within {self._timeout_seconds:g} s", "try another way") from error
         except httpx.HTTPError as error:
-            raise ToolError(f"the request failed ({type(error).__name__})", fix="try another way") from error
-        raise ToolError(f"more than {MAX_REDIRECTS} redirects", fix="ask for the final URL")
+            raise sent.failure(f"the request failed ({type(error).__name__})", "try another way") from error
+        except ToolError as refusal:
+            raise sent.failure(refusal.text, refusal.fix) from refusal
+        raise sent.failure(f"more than {MAX_REDIRECTS} redirects", "ask for the final URL")
 
     def _checked(self, url: str) -> httpx.URL:
         """`url`, well-formed and of an allowed host. Raises `ToolError`."""
@@ -125,7 +151,7 @@ class GuardedHttp:
 
     @asynccontextmanager
     async def _send(
-        self, method: str, target: httpx.URL, headers: Mapping[str, str], content: bytes | None
+        self, method: str, target: httpx.URL, headers: Mapping[str, str], content: bytes | None, sent: _Sent
     ) -> AsyncIterator[httpx.Response]:
         # One transport per call and no client around it: no proxy of the environment, no cookies, no redirects.
         async with httpx.AsyncHTTPTransport(verify=self._tls or True, trust_env=False, retries=0) as transport:
@@ -133,6 +159,7 @@ class GuardedHttp:
             connect_seconds = self._timeout_seconds / len(addresses)
             for address in addresses:
                 request = self._request(method, target, address, headers, content, connect_seconds)
+                request.extensions["trace"] = sent.watch(method)
                 try:
                     response = await transport.handle_async_request(request)
                     break
@@ -165,12 +192,17 @@ class GuardedHttp:
             extensions={"sni_hostname": _host(target), "timeout": timeouts.as_dict()},
         )
 
-    async def _read(self, response: httpx.Response, target: httpx.URL) -> Answer:
+    async def _read(self, response: httpx.Response, target: httpx.URL, sent: _Sent) -> Answer:
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         empty = response.status_code == 204 or response.headers.get("content-length") == "0"
-        if not empty and not (content_type.startswith(_TEXT_TYPES) or content_type.endswith(("+json", "+xml"))):
+        readable = content_type.startswith(_TEXT_TYPES) or content_type.endswith(("+json", "+xml"))
+        compressed = response.headers.get("content-encoding", "identity") != "identity"
+        if sent.changing and (compressed or not (empty or readable)):  # its status still tells what became of it
+            note = f"[the answer is {'compressed' if compressed else content_type or 'of no type'} and is left out]"
+            return Answer(response.status_code, str(target.copy_with(query=None)), content_type, note.encode(), False)
+        if not empty and not readable:
             raise ToolError(f"the answer is {content_type or 'of no type'}, not text", fix="ask for JSON or text")
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if compressed:
             raise ToolError("the answer is compressed although that was not asked for", fix="try another URL")
         body = bytearray()
         async for chunk in response.aiter_raw():

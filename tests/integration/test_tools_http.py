@@ -17,7 +17,7 @@ import pytest
 from app.tools.api_client import http_tools
 from app.tools.guarded_http import GuardedHttp
 from app.tools.registry import ToolRegistry
-from app.tools.tool import ToolError, ToolResult
+from app.tools.tool import OutcomeUnknown, ToolCall, ToolError, ToolResult
 
 _LIMIT = 2_000
 
@@ -56,7 +56,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.bodies.append(body)
-        self.do_GET()
+        match self.path:
+            case "/gone":  # it has acted, and its answer never comes
+                self.close_connection = True
+            case "/gateway":
+                self._answer(502, b"bad gateway", "text/plain")
+            case _:
+                self.do_GET()
 
     def _answer(self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
@@ -162,6 +168,38 @@ async def test_a_post_carries_its_call_as_idempotency_key(server: Recorder) -> N
     keys = [headers["idempotency-key"] for _, _, headers in server.asked]
     assert keys[0] == keys[1] != keys[2]
     assert json.loads(server.bodies[0]) == {"ü": 1}
+
+
+@pytest.mark.parametrize("path", ["/gone", "/slow", "/gateway", "/to?http://api.test:1/"])
+async def test_a_post_that_was_sent_and_got_no_answer_may_have_been_acted_on(server: Recorder, path: str) -> None:
+    """The connection broke, the time was up, a gateway answered, or what followed failed: nobody knows."""
+    post = http_tools(http_to(server, timeout_seconds=0.3), ("api.test",), timeout_seconds=5)[1]
+    arguments = post.arguments.model_validate({"url": f"http://api.test:{server.port}{path}", "body": 1})
+    with pytest.raises(OutcomeUnknown):
+        await post.call(arguments, ToolCall("http_post", "c1", "t1", None))  # type: ignore[arg-type]
+    assert server.bodies == [b"1"]
+
+
+async def test_a_post_that_was_not_sent_or_sent_back_has_failed_for_certain(server: Recorder) -> None:
+    """Nobody listens; or the server wants it sent to a host that may not be called: then nobody has acted on it."""
+    http = GuardedHttp(
+        ["api.test:1", f"api.test:{server.port}"],
+        timeout_seconds=5,
+        max_bytes=_LIMIT,
+        resolver=resolver_to("127.0.0.1"),  # type: ignore[arg-type]
+    )
+    for url in ("http://api.test:1/", f"http://api.test:{server.port}/keep?http://elsewhere.test/"):
+        with pytest.raises(ToolError) as caught:
+            await http.request("POST", url, content=b"1")
+        assert not isinstance(caught.value, OutcomeUnknown)
+
+
+async def test_an_answer_to_a_post_that_cannot_be_read_is_still_an_answer(server: Recorder) -> None:
+    """It has been acted on; only what it says is left out."""
+    result = await call(http_to(server), "http_post", url=f"http://api.test:{server.port}/image", body=1)
+    assert result.ok
+    assert result.text.startswith("HTTP 200")
+    assert result.text.endswith("[the answer is image/png and is left out]")
 
 
 async def test_a_redirect_is_followed_only_where_a_call_could_go(server: Recorder, other: Recorder) -> None:
