@@ -12,7 +12,7 @@ from app.api.dependencies import Api
 from app.api.memories import LazyMemories
 from app.api.middleware import SILENT, RequestScope
 from app.api.probes import readiness_checks
-from app.api.routers import chat, crons, health, memories, runs, stream, threads
+from app.api.routers import admin, chat, crons, health, memories, runs, stream, threads
 from app.infra.auth import Authenticator
 from app.infra.keys import Keys
 from app.infra.redis import open_redis
@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         threads.router,
         crons.router,
         memories.router,
+        admin.router,
         health.router,
     ):
         app.include_router(router)

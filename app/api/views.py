@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.runs.details import ThreadDetail, thread_json
 from app.runs.model import Run
 
 
@@ -71,6 +72,30 @@ class RunView(BaseModel):
             result=run.result,
             stream_url=f"/runs/{run.run_id}/stream",
         )
+
+
+class Asked(BaseModel):
+    """What a thread waits for."""
+
+    run_id: str = Field(description="The run that asked.")
+    interrupts: list[dict[str, Any]] = Field(description="Its questions, each as {id, value}.")
+
+
+class ThreadView(BaseModel):
+    """Where a thread stands; its messages are at `/threads/{thread_id}/history`."""
+
+    thread_id: str
+    release: str = Field(description="The release that the thread stays on.")
+    status: Literal["idle", "busy", "interrupted"] = Field(description="interrupted: it waits for a person's answer.")
+    created_at: datetime
+    updated_at: datetime | None = Field(description="When its last run ended.")
+    active_run_id: str | None = Field(description="Its unfinished run, if any.")
+    waiting: int = Field(description="Runs that wait behind that one.")
+    asked: Asked | None = Field(description="What it waits for, if anything.")
+
+    @classmethod
+    def of(cls, thread: ThreadDetail) -> ThreadView:
+        return cls.model_validate(thread_json(thread))
 
 
 def _time(milliseconds: int) -> datetime:

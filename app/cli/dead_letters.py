@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,8 +23,8 @@ from app.cli.session import (
     run_of,
     tenant_of,
 )
-from app.infra.errors import Conflict, NotFound
 from app.infra.ids import RunId
+from app.runs.administration import Replayed
 from app.runs.details import RunDetail, summary_json
 from app.runs.listing import MOST_LOOKED_AT, Listing, RunFilter
 from app.runs.model import Run
@@ -95,36 +95,30 @@ def replay(
     json: JsonOption = False,
 ) -> None:
     """Go on with the work of dead letters from their last checkpoints, as new runs on the same threads."""
-    if one := _one_or_all(run, every):
+    if single := _one_or_all(run, every):
 
         async def work(session: Session) -> Run:
-            return await session.administration.replay_dead_letter(one, None)
+            return await session.administration.replay_dead_letter(single, None)
 
-        print_replay(one, perform(work), json=json)
+        print_replay(single, perform(work), json=json)
         return
     confirm("Replay all dead letters?", yes=yes)
 
-    async def all_of_them(session: Session) -> list[dict[str, Any]]:
-        administration = session.administration
-        found = await administration.dead_letters(tenant_of(tenant), RunFilter(), limit=MOST_LOOKED_AT)
-        outcomes: list[dict[str, Any]] = []
-        for letter in reversed(found.runs):  # in the order in which they failed
-            try:
-                again = await administration.replay_dead_letter(letter.run_id, letter.tenant)
-                outcomes.append({"replayed": letter.run_id, "run_id": again.run_id})
-            except (Conflict, NotFound) as error:  # one that cannot be replayed must not keep the others
-                outcomes.append({"replayed": letter.run_id, "run_id": None, "error": str(error)})
-        return outcomes
+    async def all_of_them(session: Session) -> list[Replayed]:
+        letters = session.administration.replay_dead_letters(tenant_of(tenant), limit=MOST_LOOKED_AT)
+        return [letter async for letter in letters]
 
     outcomes = perform(all_of_them)
     if json:
-        render.as_json(outcomes)
-    for outcome in outcomes:
-        if outcome["run_id"] is None:
-            typer.echo(f"{outcome['replayed']}: {outcome['error']}", err=True)
+        render.as_json(
+            [{"replayed": letter.run_id, "run_id": letter.by, "error": letter.refusal} for letter in outcomes]
+        )
+    for letter in outcomes:
+        if letter.by is None:
+            typer.echo(f"{letter.run_id}: {letter.refusal}", err=True)
         elif not json:
-            typer.echo(f"run {outcome['run_id']} goes on with {outcome['replayed']}")
-    refused = sum(outcome["run_id"] is None for outcome in outcomes)
+            typer.echo(f"run {letter.by} goes on with {letter.run_id}")
+    refused = sum(letter.by is None for letter in outcomes)
     if not json:
         typer.echo(f"{len(outcomes) - refused} replayed, {refused} refused")
     if refused:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.infra import telemetry
+from app.infra.auth import CACHE_SECONDS
 from app.infra.errors import Conflict, NotFound, RunNotFound, ThreadNotFound
 from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
 from app.infra.keys import Keys
@@ -27,6 +30,8 @@ from app.runs.removal import Forget, Removal, Removed, Told
 _REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
 
 _PAGE = 100
+SETTLE_SECONDS = CACHE_SECONDS + 1
+"""After a tenant's keys are revoked: api processes believe a key for a little less."""
 FAILED = (Status.ERROR, Status.TIMEOUT)
 """How a run ends that becomes a dead letter."""
 
@@ -59,6 +64,15 @@ class DeadLetterNotFound(NotFound):
             f"there is no dead letter {run_id}",
             fix="the list of dead letters names them; one that was replayed is none",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a dead letter: the run that goes on with its work, or why there is none."""
+
+    run_id: RunId
+    by: RunId | None
+    refusal: str = ""
 
 
 class Administration:
@@ -99,7 +113,7 @@ class Administration:
         owner = tenant or (await self._ledger.get(run_id)).tenant
         return await self._ledger.cancel(run_id, owner)
 
-    async def replay(self, run_id: RunId, tenant: TenantId | None, *, again: bool = False) -> Run:
+    async def replay(self, run_id: RunId, tenant: TenantId | None, *, again: bool = False, request_id: str = "") -> Run:
         """Go on with a failed run's work from its last checkpoint: gives the new run, on the same thread.
 
         With `again` any ended run is started anew from its input. A failed run is replayed once: asked a second time,
@@ -125,15 +139,17 @@ class Administration:
                 input=run.input,
                 command=run.command,
                 replays=None if again else run,
+                request_id=request_id,
+                traceparent=telemetry.carry(),
                 # Two who replay the same run at the same moment get one new run.
                 idempotency_key="" if again else f"replay:{run_id}",
                 digest=hashlib.sha256(f"replay:{run_id}".encode()).hexdigest(),
             )
         )
-        if not again and not accepted.created:
-            await self._replayed(run, accepted.run_id)
-            raise ReplayedBefore(run_id, accepted.run_id)
         await self._replayed(run, accepted.run_id)
+        if not accepted.created:
+            raise ReplayedBefore(run_id, accepted.run_id)
+        telemetry.runs_accepted.add(1, {"graph": run.graph})
         return await self._ledger.get(accepted.run_id)
 
     async def dead_letters(self, tenant: TenantId | None, wanted: RunFilter, *, limit: int) -> Listing:
@@ -150,10 +166,23 @@ class Administration:
             raise DeadLetterNotFound(run_id)
         return detail
 
-    async def replay_dead_letter(self, run_id: RunId, tenant: TenantId | None) -> Run:
+    async def replay_dead_letter(self, run_id: RunId, tenant: TenantId | None, *, request_id: str = "") -> Run:
         """`replay` of a dead letter. Raises `DeadLetterNotFound`, and what `replay` raises."""
         await self.dead_letter(run_id, tenant, events=0)
-        return await self.replay(run_id, tenant)
+        return await self.replay(run_id, tenant, request_id=request_id)
+
+    async def replay_dead_letters(
+        self, tenant: TenantId | None, *, limit: int, request_id: str = ""
+    ) -> AsyncIterator[Replayed]:
+        """Replay the newest dead letters, in the order in which they failed. One that cannot be replayed keeps none."""
+        found = await self.dead_letters(tenant, RunFilter(), limit=limit)
+        for letter in reversed(found.runs):
+            try:
+                replay = await self.replay(letter.run_id, letter.tenant, request_id=request_id)
+            except (Conflict, NotFound) as error:
+                yield Replayed(letter.run_id, None, str(error))
+            else:
+                yield Replayed(letter.run_id, replay.run_id)
 
     async def drop(self, run_id: RunId, tenant: TenantId | None) -> None:
         """Take a run out of the dead letters; its record stays for as long as any run's. `DeadLetterNotFound`."""
@@ -233,7 +262,7 @@ class Administration:
 
     async def delete_tenant(self, tenant: TenantId, *, forget: Forget | None, told: Told | None = None) -> Removed:
         """Delete everything of a tenant, see `Removal.tenant`. Raises `TenantNotFound`, `Unavailable`."""
-        return await self._removal.tenant(tenant, forget=forget, told=told)
+        return await self._removal.tenant(tenant, forget=forget, told=told, settle_seconds=SETTLE_SECONDS)
 
     async def backlog(self, tenant: TenantId | None) -> Backlog:
         """What waits and runs. Raises `RedisUnavailable`."""

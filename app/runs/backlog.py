@@ -52,24 +52,43 @@ async def backlog(client: Any, keys: Keys, tenants: list[TenantId]) -> Backlog:
         async with client.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(keys.releases)
-            pipe.hlen(keys.states)
             pipe.zcard(keys.later)
             for tenant in tenants:
                 pipe.zcard(keys.dead(tenant))
-            (seconds, micros), seen, states, later, *dead = await pipe.execute()
+            (seconds, micros), seen, later, *dead = await pipe.execute()
     now = seconds * 1000 + micros // 1000
-    found, queued, complete = [], 0, True
-    for release in sorted({STABLE, *(Release(name.decode()) for name in seen)}):
-        counted, size, whole = await _release(client, keys, release, now, seen.get(release.encode()))
+    wanted, behind, complete = await _unfinished(client, keys)
+    found = []
+    for release in sorted({STABLE, *wanted, *(Release(name.decode()) for name in seen)}):
+        counted, whole = await _release(client, keys, release, now, seen.get(release.encode()))
         found.append(counted)
-        queued += size
         complete = complete and whole
-    return Backlog(found, max(0, states - queued - later), later, sum(dead), complete)
+    return Backlog(found, behind, later, sum(dead), complete)
+
+
+async def _unfinished(client: Any, keys: Keys) -> tuple[set[Release], int, bool]:
+    """The releases that have unfinished runs, how many runs are behind another one, and whether all were looked at.
+
+    A release that never had a worker stands nowhere else, and it is the one whose runs wait for ever.
+    """
+    releases: set[Release] = set()
+    behind = looked = cursor = 0
+    while True:
+        with outages():
+            cursor, page = await client.hscan(keys.states, cursor, count=_PAGE)
+            async with client.pipeline(transaction=False) as pipe:
+                for run in page:
+                    pipe.hget(keys.run(RunId(run.decode())), "release")
+                releases |= {Release(name.decode()) for name in await pipe.execute() if name}
+        behind += list(page.values()).count(b"waiting")
+        looked += len(page)
+        if cursor == 0 or looked >= MOST_COUNTED:
+            return releases, behind, cursor == 0
 
 
 async def _release(
     client: Any, keys: Keys, release: Release, now: int, seen: bytes | None
-) -> tuple[ReleaseBacklog, int, bool]:
+) -> tuple[ReleaseBacklog, bool]:
     queue = keys.queue(release)
     with outages():
         async with client.pipeline(transaction=False) as pipe:
@@ -87,7 +106,7 @@ async def _release(
                 pausing += held.count(Status.PENDING)
     oldest = max(0.0, (now - head[0][1]) / 1000) if head and due else 0.0
     silent = None if seen is None else max(0.0, (now - int(seen)) / 1000)
-    return ReleaseBacklog(release, due, running, pausing, oldest, silent), size, size - due <= MOST_COUNTED
+    return ReleaseBacklog(release, due, running, pausing, oldest, silent), size - due <= MOST_COUNTED
 
 
 async def backlog_of(client: Any, keys: Keys, tenant: TenantId) -> Backlog:

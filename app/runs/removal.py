@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from app.infra.auth import CACHE_SECONDS
 from app.infra.errors import NotFound, ThreadNotFound
 from app.infra.ids import STABLE, Release, RunId, TenantId, ThreadId
 from app.infra.keys import TAG, Keys
@@ -90,8 +89,8 @@ class Removal:
         tenant: TenantId,
         *,
         forget: Forget | None,
+        settle_seconds: float,
         told: Told | None = None,
-        settle_seconds: float = CACHE_SECONDS + 1,
     ) -> Removed:
         """Delete everything of a tenant: API keys, crons, threads, runs and, with `forget`, long-term memories.
 
