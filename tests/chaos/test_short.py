@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.chaos import campaign, plan, zombie
 from tests.chaos.__main__ import LEASE_SECONDS, TOOLS
 
@@ -33,13 +31,3 @@ async def test_without_fences_the_checker_finds_what_the_frozen_worker_did() -> 
     _, verdict = await zombie.play(fence=False)
     found = {violation.kind for violation in verdict.violations}
     assert {"second-effect", "two-ends", "broken-fence"} <= found, found
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_seed_gives_one_plan(seed: int) -> None:
-    """What a seed did can be asked for again."""
-    first, again = (plan.make(seed, runs=50, faults=40, lease=1.0, tools=TOOLS) for _ in range(2))
-    assert first == again
-    assert sum(len(talk.turns) for talk in first.talks) == 50
-    assert {fault.kind for fault in first.faults} == set(plan.WEIGHTS)
-    assert first != plan.make(seed + 100, runs=50, faults=40, lease=1.0, tools=TOOLS)
