@@ -164,14 +164,13 @@ def _seconds(dice: random.Random, kind: Kind, lease: float) -> float:
 def _turn(dice: random.Random, tag: str, lease: float, tools: Sequence[str]) -> Turn:
     def steps(prefix: str, count: int) -> tuple[Step, ...]:
         return tuple(
-            Step(dice.choice(tools), f"{prefix}{number}", round(dice.choice((0.0, 0.02, 0.1, 0.4)), 3))
-            for number in range(count)
+            Step(dice.choice(tools), f"{prefix}{number}", dice.choice((0.0, 0.05, 0.3, 0.8))) for number in range(count)
         )
 
     job = Job(
         tag=tag,
-        branches=steps("b", dice.choice((0, 2, 3))),
-        work=steps("w", dice.choice((0, 1, 2))),
+        branches=steps("b", dice.choice((0, 2, 3, 4))),
+        work=steps("w", dice.choice((0, 1, 2, 3))),
         block=lease * 1.5 if dice.random() < 0.04 else 0.0,
         words=dice.choice((3, 10, 30)),
         pace=dice.choice((0.0, 0.01, 0.04)),
