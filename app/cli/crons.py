@@ -10,7 +10,8 @@ import typer
 from app.cli import render
 from app.cli.session import JsonOption, LimitOption, Session, TenantOption, YesOption, confirm, perform, tenant_of
 from app.infra.ids import is_id
-from app.runs.crons import Cron, Crons
+from app.runs.cron_model import Cron
+from app.runs.crons import Crons
 from app.runs.details import iso
 
 app = typer.Typer(help="Crons of all tenants: list, show, pause, resume, delete.", no_args_is_help=True)

@@ -22,7 +22,8 @@ from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
 from app.runs import crons as crons_module
-from app.runs.crons import Cron, CronNotFound, Crons, NeverDue, NewCron, TooManyCrons
+from app.runs.cron_model import Cron, CronNotFound, NeverDue, NewCron, TooManyCrons
+from app.runs.crons import Crons
 from app.runs.later import Later
 from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
 from app.runs.model import Run, Strategy

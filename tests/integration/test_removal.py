@@ -16,7 +16,8 @@ from app.infra.keys import Keys
 from app.infra.settings import RunSettings
 from app.memory.checkpoints import RedisSaver
 from app.runs.administration import Administration
-from app.runs.crons import Crons, NewCron
+from app.runs.cron_model import NewCron
+from app.runs.crons import Crons
 from app.runs.events import EventWriter
 from app.runs.ledger import RunLedger
 from app.runs.model import Claim, Failure, NewRun, Run, Status

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from app.api.dependencies import Api, CallerDep, IdempotencyKey, Parts
 from app.api.problems import ProblemError, problems
 from app.infra.ids import ID_PATTERN, ThreadId
+from app.runs.cron_model import Cron, NeverDue, NewCron
 from app.runs.cron_times import check_schedule, check_timezone
-from app.runs.crons import Cron, NeverDue, NewCron
 from app.runs.model import Strategy
 
 router = APIRouter(prefix="/crons", tags=["crons"])
