@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import hiredis
 import redis.asyncio as aioredis
 import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -18,6 +21,8 @@ from app.infra.settings import RedisSettings
 
 _BATCH = 64
 """Scripts sent together at most, so that one caller's large reply holds up few others."""
+_BATCHES = 8
+"""Batches under way at most, on at most half of the pool's connections; what is called meanwhile goes with the next."""
 _POOL_WAIT_SECONDS = 5.0
 """Longest wait for a free connection; more callers than connections queue instead of failing."""
 
@@ -34,42 +39,60 @@ _NOT_NOW_CODES = ("MISCONF ", "NOREPLICAS ", "MASTERDOWN ", "BUSY ")
 The client has a class for some of them only.
 """
 
+_Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
+
 
 class Client(aioredis.Redis):
     """A client whose scripts go out together when they are called in the same turn of the event loop.
 
     Known as autopipelining. Each caller awaits its own reply; a burst costs one connection and one round trip, which
-    is where most of a script call's CPU goes. Scripts may run twice (see `connect`), so a batch may be repeated.
+    is where most of a script call's CPU goes. Scripts have connections of their own, taken from the pool once: taking
+    one and giving it back costs more than the call. Scripts may run twice (see `connect`), so a batch may be repeated.
     """
 
-    _gathered: list[tuple[tuple[Any, ...], asyncio.Future[Any]]]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._waiting: deque[_Call] = deque()
+        self._resting: list[AbstractConnection] = []
+        """Connections that no batch uses now; the newest is the last."""
+        self._most = max(1, min(_BATCHES, self.connection_pool.max_connections // 2))
+        self._under_way = 0
+        self._awake = False
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         """The script's reply, as a future."""
         loop = asyncio.get_running_loop()
         reply = loop.create_future()
-        gathered = self.__dict__.setdefault("_gathered", [])
-        gathered.append((("EVALSHA", sha, numkeys, *keys_and_args), reply))
-        if len(gathered) == 1:
-            loop.call_soon(self._send_gathered)
+        self._waiting.append((("EVALSHA", sha, numkeys, *keys_and_args), reply))
+        if not self._awake:
+            self._awake = True
+            loop.call_soon(self._send_waiting)
         return reply
 
-    def _send_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        for start in range(0, len(gathered), _BATCH):
-            task = asyncio.get_running_loop().create_task(self._send_together(gathered[start : start + _BATCH]))
+    def _send_waiting(self) -> None:
+        self._awake = False
+        while self._waiting and self._under_way < self._most:
+            calls = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            self._under_way += 1
+            task = asyncio.get_running_loop().create_task(self._send_together(calls))
             _sending.add(task)
-            task.add_done_callback(_sending.discard)
+            task.add_done_callback(self._sent)
 
-    async def _send_together(self, calls: list[tuple[tuple[Any, ...], asyncio.Future[Any]]]) -> None:
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        _sending.discard(task)
+        self._under_way -= 1
+        self._send_waiting()
+
+    async def _send_together(self, calls: list[_Call]) -> None:
+        replies: list[Any]
         try:
-            if len(calls) == 1:
-                replies = [await self.execute_command(*calls[0][0])]  # type: ignore[no-untyped-call]
-            else:
-                async with self.pipeline(transaction=False) as together:
-                    for command, _ in calls:
-                        together.execute_command(*command)
-                    replies = await together.execute(raise_on_error=False)
+            packed = b"".join([hiredis.pack_command(command) for command, _ in calls])
+            try:
+                replies = await self._exchange(packed, len(calls))
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
+                while self._resting:  # they have rested since before, and are as dead
+                    await self._give_up(self._resting.pop())
+                replies = await self._exchange(packed, len(calls))
         except Exception as error:  # handed to whoever called: it is theirs to understand
             replies = [error] * len(calls)
         for (_, reply), came in zip(calls, replies, strict=True):
@@ -79,6 +102,29 @@ class Client(aioredis.Redis):
                 reply.set_exception(came)
             else:
                 reply.set_result(came)
+
+    async def _exchange(self, packed: bytes, count: int) -> list[Any]:
+        if self._resting:
+            connection = self._resting.pop()
+        else:
+            connection = await self.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        replies: list[Any] = []
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+            while len(replies) < count:
+                try:
+                    replies.append(await connection.read_response())
+                except redis.exceptions.ResponseError as error:
+                    replies.append(error)
+        except BaseException:  # the next one to use it would read what is left of our replies
+            await self._give_up(connection)
+            raise
+        self._resting.append(connection)
+        return replies
+
+    async def _give_up(self, connection: AbstractConnection) -> None:
+        await connection.disconnect(nowait=True)
+        await self.connection_pool.release(connection)
 
 
 _sending: set[asyncio.Task[None]] = set()
