@@ -150,6 +150,8 @@ class Step:
             self._asking = asyncio.get_running_loop().create_task(self._ask())
 
     async def _ask(self) -> None:
+        if self._running:  # others have begun since: the last of them asks
+            return
         waiting = list(self._waiting)
         try:
             decided = await self._questions.settle([made for made, _ in waiting], self._context)
