@@ -17,6 +17,7 @@ from app.infra.auth import CACHE_SECONDS
 from app.infra.errors import Conflict, NotFound, RunNotFound, ThreadNotFound
 from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
 from app.infra.keys import Keys
+from app.infra.logging import get_logger
 from app.infra.redis import Lua, outages
 from app.runs.backlog import Backlog, backlog, backlog_of
 from app.runs.details import Place, RunDetail, ThreadDetail
@@ -28,6 +29,8 @@ from app.runs.model import NewRun, Run, Status
 from app.runs.removal import Forget, Removal, Removed, Told
 
 _REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
+
+_log = get_logger(__name__)
 
 _PAGE = 100
 SETTLE_SECONDS = CACHE_SECONDS + 1
@@ -150,6 +153,7 @@ class Administration:
         if not accepted.created:
             raise ReplayedBefore(run_id, accepted.run_id)
         telemetry.runs_accepted.add(1, {"graph": run.graph})
+        _log.info("run replayed", replayed=run_id, run_id=accepted.run_id, anew=again)
         return await self._ledger.get(accepted.run_id)
 
     async def dead_letters(self, tenant: TenantId | None, wanted: RunFilter, *, limit: int) -> Listing:
@@ -193,6 +197,7 @@ class Administration:
         with outages():
             if not await self._redis.zrem(self._keys.dead(run.tenant), run_id):
                 raise DeadLetterNotFound(run_id)
+        _log.info("dead letter dropped", run_id=run_id)
 
     async def drop_all(self, tenant: TenantId | None) -> int:
         """Empty the list of dead letters; gives how many there were."""
@@ -204,6 +209,7 @@ class Administration:
                     pipe.unlink(self._keys.dead(owner))
                     count, _ = await pipe.execute()
             dropped += count
+        _log.info("dead letters dropped", count=dropped)
         return dropped
 
     async def thread(self, thread_id: ThreadId, tenant: TenantId | None) -> ThreadDetail:
@@ -258,7 +264,9 @@ class Administration:
     async def delete_thread(self, thread_id: ThreadId, tenant: TenantId | None, *, told: Told | None = None) -> Removed:
         """Delete a thread, see `Removal`. Raises `ThreadNotFound`."""
         owner = tenant or await self._owner(thread_id)
-        return await self._removal.thread(thread_id, owner, told=told)
+        removed = await self._removal.thread(thread_id, owner, told=told)
+        _log.info("thread deleted", thread_id=thread_id, runs=removed.runs)
+        return removed
 
     async def delete_tenant(self, tenant: TenantId, *, forget: Forget | None, told: Told | None = None) -> Removed:
         """Delete everything of a tenant, see `Removal.tenant`. Raises `TenantNotFound`, `Unavailable`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.infra.auth import new_key
-from app.infra.errors import StaleEpoch, ThreadNotFound, Unavailable
+from app.infra.errors import RunNotFound, StaleEpoch, ThreadNotFound, Unavailable
 from app.infra.ids import STABLE, RunId, TenantId, ThreadId, UserId, new_id
 from app.infra.keys import Keys
 from app.infra.settings import RunSettings
@@ -23,6 +24,7 @@ from app.runs.ledger import RunLedger
 from app.runs.model import Claim, Failure, NewRun, Run, Status
 from app.runs.removal import Removal, Removed, TenantNotFound
 from tests.integration.conftest import TENANT, new_run
+from tests.support.waiting import eventually
 
 OTHER = TenantId("umbrella")
 
@@ -90,6 +92,7 @@ async def a_full_thread(
     ids = [first.run_id, (await ledger.accept(new_run(thread_id, tenant=tenant))).run_id]
     (claim,) = (await ledger.claim("w-second", 1)).runs
     await checkpoint(client, keys, claim, thread_id)
+    await client.hset(keys.effects(claim.run_id), "call", f"sent for {thread_id}")
     ids += [(await ledger.accept(new_run(thread_id, tenant=tenant))).run_id for _ in range(2)]
     tomorrow = NewRun(RunId(new_id()), thread_id, TenantId(tenant), UserId("ada"), "agent", {}, after=timedelta(days=1))
     ids.append((await ledger.accept(tomorrow)).run_id)
@@ -266,6 +269,49 @@ async def test_nothing_is_touched_while_memories_cannot_be_deleted(
     with pytest.raises(Unavailable):
         await removal.tenant(TENANT, forget=forget, settle_seconds=0)
     assert {key: content async for key, content in everything(client)} == before
+
+
+async def test_a_thread_deleted_in_the_midst_of_traffic_leaves_nothing(
+    ledger: RunLedger, removal: Removal, client: Any, keys: Keys
+) -> None:
+    """Messages arrive, workers claim, end and hand back runs, users cancel: whatever the order, nothing comes after."""
+    first = await ledger.accept(new_run())
+    thread_id = (await ledger.get(first.run_id)).thread_id
+    ids = [first.run_id]
+    over = asyncio.Event()
+
+    async def talk() -> None:
+        while not over.is_set():
+            with contextlib.suppress(ThreadNotFound):
+                ids.append((await ledger.accept(new_run(thread_id))).run_id)
+
+    async def work(worker: str) -> None:
+        while not over.is_set():
+            for claim in (await ledger.claim(worker, 2)).runs:
+                with contextlib.suppress(StaleEpoch):
+                    run = await ledger.claimed(claim)
+                    await checkpoint(client, keys, claim, run.thread_id)
+                    if len(ids) % 3:
+                        await ledger.complete(claim, run, Status.SUCCESS, run.identity)
+                    else:
+                        await ledger.give_back(claim, pause=timedelta(), used=0)
+
+    async def cancel() -> None:
+        while not over.is_set():
+            with contextlib.suppress(RunNotFound):
+                await ledger.cancel(ids[-1], TENANT)
+
+    busy = [asyncio.create_task(part) for part in (talk(), talk(), work("w1"), work("w2"), cancel())]
+    await eventually(lambda: client.zcard(keys.thread_runs(thread_id)), until=lambda count: count >= 20)
+    await removal.thread(thread_id, TENANT)
+    seen = len(ids)
+    for _ in range(50):  # the others go on against what is gone
+        await client.ping()
+    over.set()
+    await asyncio.gather(*busy)
+    assert len(ids) <= seen + 2, "no message is accepted afterwards"
+    await client.delete(keys.claim("w1"), keys.claim("w2"))
+    assert await mentions(client, thread_id, *ids) == []
 
 
 async def test_a_long_thread_is_deleted_in_pages(ledger: RunLedger, removal: Removal, client: Any) -> None:
