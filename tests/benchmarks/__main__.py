@@ -78,35 +78,39 @@ The worker spends {figures.worker_cpu_ms:.0f} ms of CPU per run, by a sampling p
 
 
 def checkpoints() -> str:
-    """Section: the checkpoint saver beside the in-memory one."""
+    """Section: the checkpoint saver beside the one in memory and the published ones for plain Redis."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.bench_checkpoints"],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    measured = {(line["saver"], line["operation"]): line for line in lines if "operation" in line}
+    savers = list(dict.fromkeys(saver for saver, _ in measured))
     aims = {"put": 0.75, "put_writes": 0.5, "get": 1.3}
-    by_saver = {(line["saver"], line["operation"]): line for line in lines}
-    rows = []
+    rows, targets = [], []
     for operation, aim in aims.items():
-        ours, memory = by_saver["RedisSaver", operation], by_saver["InMemorySaver", operation]
-        rows.append(
-            [
-                operation,
-                f"{ours['p50_ms']:.2f} / {ours['p99_ms']:.2f}",
-                f"{memory['p50_ms']:.2f} / {memory['p99_ms']:.2f}",
-                f"≤ {aim} ms",
-                verdict(ours["p50_ms"] <= aim),
-            ]
-        )
+        by_saver = [measured[saver, operation] for saver in savers]
+        rows.append([operation, *(f"{one['p50_ms']:.2f} / {one['p99_ms']:.2f}" for one in by_saver)])
+        ours = measured["RedisSaver", operation]["p50_ms"]
+        targets.append([f"{operation}, p50", f"≤ {aim} ms", f"{ours:.2f} ms", verdict(ours <= aim)])
+    sizes = [measured[saver, "put"]["bytes_per_checkpoint"] for saver in savers]
+    rows.append(["KiB per checkpoint", *(f"{size / 1024:.0f}" if size else "-" for size in sizes)])
+    missing = "".join(
+        f"\n{line['saver']} could not be measured here: {line['missing']}.\n" for line in lines if "missing" in line
+    )
     return f"""## Checkpoints
 
-50 messages of 300 characters, all rewritten at each step, one pending write per step, fenced, append-only file synced
-every second. {machine()}
+50 messages of 300 characters, all rewritten at each step, one pending write per step, append-only file synced every
+second; each saver in a process of its own, in turns of a few steps, p50 / p99 in ms. `RedisSaver` is this repository's:
+fenced, a thread's life renewed with each write. The published savers have no fence, and
+`langgraph-checkpoint-redis` is not here because it does not start on a server without modules. {machine()}
 
-{table(["operation", "RedisSaver p50 / p99 ms", "InMemorySaver p50 / p99 ms", "target p50", ""], rows)}
+{table(["operation", *savers], rows)}
+{missing}
+{table(["figure", "target", "measured", ""], targets)}
 """
 
 
