@@ -12,6 +12,8 @@ from tests.chaos.cluster import Cluster, Member
 from tests.chaos.plan import Fault
 
 _DRAIN_SECONDS = 20.0
+_AIM_SECONDS = 1.0
+"""Longest that an aimed fault waits for an effect."""
 
 
 class Injector:
@@ -62,8 +64,8 @@ class Injector:
 
     async def apply(self, fault: Fault) -> None:
         """One fault, and what puts it right."""
-        if fault.kind == "restart":
-            await self._restart_redis(fault)
+        if fault.kind in ("restart", "stall"):
+            await self._hurt_redis(fault)
             return
         member = await self._target(fault)
         self._count(fault, member.name)
@@ -80,8 +82,7 @@ class Injector:
                 assert member.proxy is not None
                 member.proxy.cut()
             case "lose":
-                assert member.proxy is not None
-                member.proxy.lose_next_reply()
+                await self._lose(member, fault.seconds)
             case "clock":
                 await asyncio.to_thread(member.clock.write_text, str(fault.seconds))
                 member.send(signal.SIGUSR1)
@@ -94,11 +95,35 @@ class Injector:
             pool = self._cluster.members
         else:
             pool = self._cluster.workers
-        while True:
+        aimed = await self._at_its_effect() if fault.aimed else None
+        while aimed is None:
             whole = [member for member in pool if member.up and not member.hurt]
             if whole:
                 return whole[int(fault.who * len(whole))]
             await asyncio.sleep(0.02)
+        return aimed
+
+    async def _at_its_effect(self) -> Member | None:
+        """The worker that makes the next effect, at that moment; None when none comes soon."""
+        until, (before, _) = time.monotonic() + _AIM_SECONDS, self._cluster.store.newest()
+        while time.monotonic() < until:
+            newest, pid = self._cluster.store.newest()
+            if newest != before:
+                for member in self._cluster.workers:
+                    if member.pid == pid and member.up and not member.hurt:
+                        return member
+            await asyncio.sleep(0.01)
+        return None
+
+    async def _lose(self, member: Member, seconds: float) -> None:
+        """Lose a reply, and in that time every one that follows the connection's return."""
+        assert member.proxy is not None
+        until = time.monotonic() + seconds
+        while True:
+            member.proxy.lose_next_reply()
+            if time.monotonic() > until:
+                return
+            await asyncio.sleep(0.05)
 
     async def _replace(self, member: Member, sign: signal.Signals, pause: float) -> None:
         member.up = False
@@ -134,9 +159,16 @@ class Injector:
         self._hurt_until = time.monotonic() + 1.0
         self._note(f"{member.name} goes on")
 
-    async def _restart_redis(self, fault: Fault) -> None:
+    async def _hurt_redis(self, fault: Fault) -> None:
         async with self._redis:
             valkey = self._cluster.valkey
+            if fault.kind == "stall":
+                self._count(fault, "valkey")
+                valkey.freeze()
+                await asyncio.sleep(fault.seconds)
+                valkey.thaw()
+                self._note("valkey goes on")
+                return
             self._count(fault, f"valkey, {self.restart}")
             await asyncio.to_thread(valkey.stop if self.restart == "orderly" else valkey.kill)
             await asyncio.sleep(fault.seconds)

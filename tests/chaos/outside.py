@@ -99,6 +99,11 @@ class Store:
         entries: Any = self._redis.xrange("effects")
         return [Effect(**{**entry, "pid": int(entry["pid"])}, at=_seconds(id_)) for id_, entry in entries]
 
+    def newest(self) -> tuple[str, int]:
+        """Where the effects end, and the process of the last one; "" and 0 when there is none."""
+        entries: Any = self._redis.xrevrange("effects", count=1)
+        return (entries[0][0], int(entries[0][1]["pid"])) if entries else ("", 0)
+
     def claims(self) -> list[Held]:
         entries: Any = self._redis.xrange("claims")
         return [

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Mode = Literal["chat", "async", "stream"]
-Kind = Literal["kill", "freeze", "cut", "lose", "isolate", "restart", "clock", "kill-api", "drain"]
+Kind = Literal["kill", "freeze", "cut", "lose", "isolate", "restart", "stall", "clock", "kill-api", "drain"]
 
 SECONDS_PER_FAULT = 2.0
 """Mean pause between two faults: a take-over has time to happen, and to be hit itself by the next one."""
+
+AIMABLE: tuple[Kind, ...] = ("kill", "freeze", "isolate")
+"""Kinds of which half wait for the moment that hurts most."""
 
 # How often each kind comes. Each kind also comes at least once in a plan that is long enough.
 WEIGHTS: dict[Kind, int] = {
@@ -27,6 +30,7 @@ WEIGHTS: dict[Kind, int] = {
     "lose": 12,
     "isolate": 10,
     "restart": 5,
+    "stall": 4,
     "clock": 6,
     "kill-api": 7,
     "drain": 4,
@@ -94,13 +98,17 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`who` in [0, 1) chooses among the processes that can be hurt; `seconds` is how long it lasts."""
+    """`who` in [0, 1) chooses among the processes that can be hurt; `seconds` is how long it lasts.
+
+    `aimed`: it waits for a tool's effect and hits the worker that made it, before the tool has answered.
+    """
 
     number: int
     at: float
     kind: Kind
     who: float
     seconds: float
+    aimed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +155,14 @@ def _faults(dice: random.Random, times: list[float], lease: float, weights: Mapp
     kinds += dice.choices(list(weights), list(weights.values()), k=len(times) - len(kinds))
     dice.shuffle(kinds)
     return tuple(
-        Fault(number, at, kind, dice.random(), _seconds(dice, kind, lease))
+        Fault(number, at, kind, dice.random(), _seconds(dice, kind, lease), kind in AIMABLE and dice.random() < 0.5)
         for number, (at, kind) in enumerate(zip(times, kinds, strict=True))
     )
 
 
 def _seconds(dice: random.Random, kind: Kind, lease: float) -> float:
-    """Freezing and isolating last longer than the lease; a killed process comes back soon or a little later."""
-    if kind in ("freeze", "isolate"):
+    """Freezing, isolating and stalling last longer than the lease; a killed process comes back soon or a little later."""
+    if kind in ("freeze", "isolate", "stall"):
         return lease * dice.uniform(1.2, 2.5)
     if kind == "clock":
         return dice.choice((-1, 1)) * dice.uniform(60, 7200)
@@ -177,7 +185,7 @@ def _turn(dice: random.Random, tag: str, lease: float, tools: Sequence[str]) -> 
     )
     mode: Mode = dice.choice(("chat", "async", "stream", "stream"))
     drops = tuple(dice.randrange(1, 20) for _ in range(dice.choice((0, 0, 1, 2)))) if mode == "stream" else ()
-    cancel = dice.uniform(0, 1.5) if dice.random() < 0.05 else None
+    cancel = dice.uniform(0, 2.5) if dice.random() < 0.07 else None
     asks = any(step.tool == "charge" for step in (*job.branches, *job.work))
     return Turn(
         job,

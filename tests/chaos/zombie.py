@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 LEASE_SECONDS = 1.0
 _CALL_SECONDS = 1.5
 """How long the tool takes to answer after its effect: time enough to freeze the worker in between."""
-_LAST_WORDS_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 3.0
 """How long the woken worker is given to write what it should not."""
 
 
