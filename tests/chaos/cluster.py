@@ -38,6 +38,8 @@ class Member:
         self.up = False
         self.hurt = False
         """Frozen or isolated: it may still believe that it owns runs that others have taken over."""
+        self.healed = 0.0
+        """When it was last frozen or isolated no more (monotonic)."""
         self.clock = folder / f"{name}.clock"
         self.url = env["BASE_URL"]
 

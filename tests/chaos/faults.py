@@ -12,6 +12,7 @@ from tests.chaos.cluster import Cluster, Member
 from tests.chaos.plan import Fault
 
 _DRAIN_SECONDS = 20.0
+_WHOLE_SECONDS = 1.0
 _AIM_SECONDS = 1.0
 """Longest that an aimed fault waits for an effect."""
 
@@ -27,7 +28,6 @@ class Injector:
         self.kinds: dict[str, int] = {}
         self.restart: Literal["orderly", "kill"] = "orderly"
         """How the Valkey is restarted: what its AOF policy promises to survive."""
-        self._hurt_until = 0.0
 
     async def run(self, faults: tuple[Fault, ...], started: float) -> None:
         """All of them, each at its moment after `started` (monotonic); returns when everything is whole again."""
@@ -55,12 +55,10 @@ class Injector:
         return None
 
     async def calm(self) -> None:
-        """Until no process is, or was just now, frozen or cut off: whatever it had under way has happened by then."""
-        asked = time.monotonic()
-        while any(member.hurt for member in self._cluster.workers) or time.monotonic() < self._hurt_until:
-            await asyncio.sleep(0.05)
-            if time.monotonic() - asked > 30:
-                return
+        """Until each worker has been whole for a second, or is another process: what it had under way has happened."""
+        for member, pid in [(member, member.pid) for member in self._cluster.workers]:
+            while member.pid == pid and (member.hurt or time.monotonic() - member.healed < _WHOLE_SECONDS):
+                await asyncio.sleep(0.05)
 
     async def apply(self, fault: Fault) -> None:
         """One fault, and what puts it right."""
@@ -155,8 +153,7 @@ class Injector:
         self._healed(member)
 
     def _healed(self, member: Member) -> None:
-        member.hurt = False
-        self._hurt_until = time.monotonic() + 1.0
+        member.hurt, member.healed = False, time.monotonic()
         self._note(f"{member.name} goes on")
 
     async def _hurt_redis(self, fault: Fault) -> None:
