@@ -46,14 +46,19 @@ local function finish(k, run, thread_id, epoch, status, result, ttl, asks)
       redis.call('HDEL', k.thread, 'active')
     end
   end
+  local asked = false
   if asks == '1' and not active then
+    asked = true
     redis.call('HSET', k.thread, 'asked', run, 'asked_root', redis.call('HGET', k.run, 'effects_root') or run)
   elseif not started and not active then
     local answers = redis.call('HGET', k.run, 'answers')
     if answers and answers ~= '' then -- an answer that was taken back before anybody acted on it
+      asked = true
       redis.call('HSET', k.thread, 'asked', answers, 'asked_root', redis.call('HGET', k.run, 'effects_root'))
     end
   end
+  -- While the question can be answered, what was done before it must not be done again.
+  if asked then redis.call('EXPIRE', k.effects, math.max(tonumber(ttl.run), tonumber(ttl.thread))) end
   redis.call('HSET', k.thread, 'updated_ms', stamp)
   redis.call('ZADD', k.threads_of, now, thread_id)
   if not active then
