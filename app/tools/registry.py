@@ -113,7 +113,8 @@ class ToolRegistry:
     ) -> Attempt:
         """`invoke` for those who make several calls and ask for all of them at once: nobody is asked here.
 
-        A call whose outcome is unknown has no result: see `app.tools.asking.Questions`.
+        A call whose outcome is unknown has no result: see `app.tools.asking.Questions`. Raises ValueError for a call
+        in a run that has no id.
         """
         # A name that a model made up is no label: there may be any number of them.
         known = name if name in self._tools else "unknown"
@@ -141,6 +142,11 @@ class ToolRegistry:
     async def _attempt(
         self, name: str, args: Mapping[str, Any], *, call_id: str, task_id: str, context: RunContext | None
     ) -> Attempt:
+        if context is not None and not (task_id and call_id):
+            raise ValueError(
+                f"a call of {name} in a run needs a call_id and a task_id: without them two calls would be one effect; "
+                "pass an id that is the same whenever the step runs, and runtime.execution_info.task_id"
+            )
         call, given = ToolCall(name, call_id, task_id, context), dict(args)
         tool = self._tools.get(name)
         if tool is None:

@@ -100,6 +100,13 @@ async def test_a_call_is_performed_once_per_key() -> None:
     assert made == ["acme:th1:t1:c1", "acme:th2:t1:c1", "other:th1:t1:c1"]
 
 
+@pytest.mark.parametrize("ids", [("", "t1"), ("c1", "")])
+async def test_a_call_in_a_run_needs_its_ids(ids: tuple[str, str]) -> None:
+    """Without them two calls of a run would be one effect, and the second would silently not be made."""
+    with pytest.raises(ValueError, match=r"execution_info\.task_id"):
+        await adding(sum_of).invoke("add", {"a": 1}, call_id=ids[0], task_id=ids[1], context=run_of(Journal()))
+
+
 async def test_wrong_arguments_are_explained_and_never_performed() -> None:
     """The planner gets what is wrong and the schema, not the value, which may be anything."""
     journal = Journal()
