@@ -56,9 +56,14 @@ class Injector:
 
     async def calm(self) -> None:
         """Until each worker has been whole for a second, or is another process: what it had under way has happened."""
-        for member, pid in [(member, member.pid) for member in self._cluster.workers]:
-            while member.pid == pid and (member.hurt or time.monotonic() - member.healed < _WHOLE_SECONDS):
-                await asyncio.sleep(0.05)
+
+        def may_act(member: Member, pid: int) -> bool:
+            return member.pid == pid and (member.hurt or time.monotonic() - member.healed < _WHOLE_SECONDS)
+
+        asked = [(member, member.pid) for member in self._cluster.workers]
+        while [member for member, pid in asked if may_act(member, pid)]:  # noqa: ASYNC110 - a second's silence is no event
+            asked = [(member, pid) for member, pid in asked if may_act(member, pid)]
+            await asyncio.sleep(0.05)
 
     async def apply(self, fault: Fault) -> None:
         """One fault, and what puts it right."""

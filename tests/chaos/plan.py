@@ -161,7 +161,7 @@ def _faults(dice: random.Random, times: list[float], lease: float, weights: Mapp
 
 
 def _seconds(dice: random.Random, kind: Kind, lease: float) -> float:
-    """What freezes, isolates or stalls lasts longer than the lease; a killed process comes back within half a second."""
+    """What freezes, isolates or stalls outlasts the lease; a killed process comes back within half a second."""
     if kind in ("freeze", "isolate", "stall"):
         return lease * dice.uniform(1.2, 2.5)
     if kind == "clock":
