@@ -61,7 +61,7 @@ class Injector:
             return member.pid == pid and (member.hurt or time.monotonic() - member.healed < _WHOLE_SECONDS)
 
         asked = [(member, member.pid) for member in self._cluster.workers]
-        while [member for member, pid in asked if may_act(member, pid)]:  # noqa: ASYNC110 - a second's silence is no event
+        while [member for member, pid in asked if may_act(member, pid)]:
             asked = [(member, pid) for member, pid in asked if may_act(member, pid)]
             await asyncio.sleep(0.05)
 
