@@ -301,6 +301,22 @@ async def test_a_thousand_checkpoints_are_listed_pruned_and_deleted(saver: Saver
     assert await keys_of(client) == set()
 
 
+async def test_a_deleted_thread_is_named_nowhere_whatever_was_done_to_it_before(
+    saver: Saver, client: aioredis.Redis
+) -> None:
+    """Who asks for deletion asks for all of it: also what lists name it under runs whose checkpoints are gone."""
+    one = saver()
+    for run in ("pruned", "kept"):
+        await steps(one, "t", 3, run_id=run)
+    await client.hset(KEYS.epochs, "wrote", "1")
+    newest = await one.aget_tuple(at("t"))
+    assert newest is not None
+    await saver(fence=Fence(RunId("wrote"), 1)).aput_writes(newest.config, [("c", 1)], "task")
+    await one.aprune(["t"])
+    await one.adelete_thread("t")
+    assert await keys_of(client) == {KEYS.epochs}
+
+
 async def test_deleting_a_thread_leaves_no_key_of_it(saver: Saver, client: aioredis.Redis) -> None:
     one = saver()
     [config] = await steps(one, "t", 1, run_id="r")

@@ -26,6 +26,8 @@ class Crash:
     arrives: Literal["nothing", "whole", "next"] = "nothing"
     writes: list[str] = field(default_factory=list)
     """Names of the scripts that were called, the fatal one included."""
+    dying: bool = False
+    """Nothing more is sent."""
     happened: asyncio.Event = field(default_factory=asyncio.Event)
     buried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when what ran in the process is cancelled: LangGraph waits for its writes even then."""
@@ -44,15 +46,15 @@ class CrashingSaver(RedisSaver):
 
     async def _write(self, script: FencedLua, keys: list[str], args: list[Any]) -> Any:
         crash = self.crash
-        if not crash.happened.is_set():
+        if not crash.dying:
             crash.writes.append(script.name)
             number = len(crash.writes)
-            overtakes = crash.arrives == "next" and number == crash.at + 1
-            if number != crash.at and not overtakes:
+            crash.dying = number == crash.at + (crash.arrives == "next")
+            if number != crash.at and not crash.dying:
                 return await super()._write(script, keys, args)
-            if overtakes or crash.arrives == "whole":
-                await super()._write(script, keys, args)
-            if overtakes or crash.arrives != "next":
+            if crash.dying:
+                if crash.arrives != "nothing":
+                    await super()._write(script, keys, args)
                 crash.happened.set()
         await crash.buried.wait()
         raise ProcessGoneError

@@ -7,7 +7,7 @@
 | {agent-tasks}:cp:<thread>:blobs  | hash | namespace, channel, version -> value; each version stored once     |
 | {agent-tasks}:cp:<thread>:writes | hash | name, task, index -> what the task wrote after that checkpoint     |
 | {agent-tasks}:cp:<thread>:written| zset | names of those writes, score 0, to find them by checkpoint         |
-| {agent-tasks}:cp-run:<run>       | set  | threads in which the run has written                               |
+| {agent-tasks}:cp-run:<run>       | set  | threads in which the run has made checkpoints                      |
 | {agent-tasks}:cp-threads         | zset | threads that have checkpoints, score: end of their life, unix s    |
 
 Five keys per thread, however many checkpoints and subgraphs it has: each write renews the life of all five at the

@@ -1,6 +1,6 @@
 -- put_writes.lua: store what tasks wrote after a checkpoint; doing it twice changes nothing.
 -- KEYS  2 index (zset)   3 records (hash)   4 blobs (hash)   5 writes (hash write name -> value)
---       6 written (zset of write names, lexical)   7 threads (zset)   8 threads of the run (set), only within one
+--       6 written (zset of write names, lexical)   7 threads (zset)
 -- ARGV  3 ttl, s   4 thread id
 --       then triples: write name, value, 'first' when the first value stays, 'last' when the last one counts
 local function parts(stored)

@@ -86,6 +86,8 @@ class Retention(BaseCheckpointSaver[str]):
             for newest in _newest(records):
                 kept |= self._needed(newest, records)
             await self._drop(thread, [name for name in records if name not in kept])
+            gone = {record.run_id for record in records.values()} - {records[name].run_id for name in kept}
+            await self._forget(thread, gone)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Make a thread's checkpoints, writes and values those of a new thread, at one moment. Safe to repeat.

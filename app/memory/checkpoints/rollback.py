@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.infra.fence import FencedLua
-from app.infra.redis import outages
 from app.memory.checkpoints import layout
 from app.memory.checkpoints.errors import CheckpointDamaged
 from app.memory.checkpoints.layout import Record, ThreadKeys
@@ -25,16 +24,14 @@ class Rollback(Retention):
 
         Their checkpoints go, with all that was built on them since, and so does what they wrote after checkpoints of
         earlier runs: an input, an answer to an interrupt, a task's result. Where such a write had taken the place of
-        an earlier run's, that one stands again. Safe to repeat when it was cut short, and costs one round trip where
-        the runs have written nothing. Call it while none of them can write: their fences are closed.
+        an earlier run's, that one stands again. Safe to repeat when it was cut short. Looks at the whole thread. Call
+        it when none of these runs can write any more: their fences are closed.
 
         Raises `CheckpointDamaged`, before anything is removed, when the checkpoint that the runs began from is gone
         (the thread was pruned meanwhile), `StaleEpoch`, `RedisUnavailable`.
         """
         thread = layout.thread(thread_id)
-        wanted = {run_id for run_id in set(run_ids) if await self._has_written(run_id, thread)}
-        if not wanted:
-            return
+        wanted = set(run_ids)
         records = await self._records(thread)
         built = _built_on(wanted, records)
         for name in built:
@@ -50,10 +47,6 @@ class Rollback(Retention):
             if not last:
                 break
         await self._forget(thread, wanted)
-
-    async def _has_written(self, run_id: str, thread: str) -> bool:
-        with outages():
-            return bool(await self._redis.sismember(self._keys.checkpoint_run(run_id), thread))
 
 
 def _built_on(runs: set[str], records: dict[str, Record]) -> set[str]:

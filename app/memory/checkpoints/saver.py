@@ -142,7 +142,7 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
             name = f"{place.name}{NUL}{task_id}{NUL}{layout.write_slot(channel, position)}"
             stays = "last" if channel in WRITES_IDX_MAP else "first"
             args += [name, layout.dump_write(self.serde, run_id, channel, task_path, value), stays]
-        await self._write(_PUT_WRITES, self._written(place.thread_id, run_id), args)
+        await self._write(_PUT_WRITES, self._written(place.thread_id), args)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, or the newest of its namespace; None when there is none.
@@ -214,8 +214,8 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
         clone.serde = _with_types(cast(Any, self.serde), frozenset(extra_allowlist))
         return clone
 
-    def _written(self, thread: ThreadId, run_id: str) -> list[str]:
-        """The keys of a script that writes to a thread: see live.lua."""
+    def _written(self, thread: ThreadId, run_id: str = "") -> list[str]:
+        """The keys of a script that writes to a thread, and for a checkpoint to its run: see live.lua."""
         sets = [self._keys.checkpoint_run(run_id)] if run_id else []
         return [*ThreadKeys.of(self._keys, thread).all, self._keys.checkpoint_threads, *sets]
 
