@@ -107,7 +107,7 @@ class Keys:
         return f"{self._root}:cp:{thread_id}"
 
     def checkpoint_run(self, run_id: str) -> str:
-        """Threads in which a run has written checkpoints. The id comes from a graph's metadata, hence the quoting."""
+        """Threads in which a run has made checkpoints. The id comes from a graph's metadata, hence the quoting."""
         return f"{self._root}:cp-run:{quote(run_id, safe='')}"
 
     def effects(self, root: RunId) -> str:

@@ -22,6 +22,7 @@ from app.infra.context import RunContext
 from app.infra.errors import StaleEpoch
 from app.infra.keys import Keys
 from app.infra.settings import Settings
+from app.memory.checkpoints import open_serializer
 from app.models.prices import cost
 from app.runs.effects import RedisEffects
 from app.runs.encoding import event_data
@@ -76,6 +77,7 @@ class Execution:
             fence=claim.fence,
             ttl_seconds=services.settings.runs.thread_retention_seconds,
             on_stale=on_stale,
+            serde=open_serializer(services.settings.runs),
         )
         self._effects = RedisEffects(
             services.redis,
@@ -104,6 +106,9 @@ class Execution:
         silent = True
         if self._run.rolls_back:
             await self._saver.arollback(self._run.thread_id, self._run.rolls_back)
+        answers = self._claim.again and self._run.command is not None
+        if answers and await self._saver.ahas_asked(self._run.thread_id, self._run.run_id):
+            return await self._asked()
         parts: AsyncIterator[Any] = self._graph.astream(
             await self._input(),
             self._config(),
@@ -135,6 +140,12 @@ class Execution:
         if interrupts:
             return Outcome(Status.INTERRUPTED, {**self.result(values, "interrupt"), "interrupts": interrupts})
         return Outcome(Status.SUCCESS, self.result(values, finish_reason))
+
+    async def _asked(self) -> Outcome:
+        """The end of a run whose earlier attempt has used its answer up and died with the next question stored."""
+        state = await self._graph.aget_state(self._config())
+        interrupts = [{"id": asked.id, "value": asked.value} for asked in state.interrupts]
+        return Outcome(Status.INTERRUPTED, {**self.result(state.values, "interrupt"), "interrupts": interrupts})
 
     async def newest_checkpoint(self) -> str:
         """Id of the thread's newest checkpoint, from which a replay goes on; empty when there is none."""
