@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -109,6 +109,18 @@ class RunDetailView(BaseModel):
     @classmethod
     def of(cls, detail: RunDetail) -> RunDetailView:
         return cls.model_validate(detail_json(detail))
+
+
+class ThreadSummaryView(BaseModel):
+    """A thread in a list."""
+
+    thread_id: str
+    tenant: str
+    release: str = Field(description="The release that the thread stays on.")
+    status: Literal["idle", "busy", "interrupted"] = Field(description="interrupted: it waits for a person's answer.")
+    created_at: datetime
+    updated_at: datetime | None = Field(description="When its last run ended.")
+    active_run_id: str | None = Field(description="Its unfinished run, if any.")
 
 
 class ThreadExport(BaseModel):

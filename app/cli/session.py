@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import structlog
 import typer
 
-from app.infra.errors import ConfigurationError, RedisUnavailable, SlipwayError
+from app.infra.errors import ConfigurationError, RedisUnavailable, RunNotFound, SlipwayError, ThreadNotFound
 from app.infra.ids import RunId, TenantId, ThreadId, is_id
 from app.infra.keys import Keys
 from app.infra.redis import open_redis
@@ -44,6 +44,9 @@ def perform(work: Callable[[Session], Awaitable[T]]) -> T:
         raise fail(str(error), code=MISUSED) from error
     except RedisUnavailable as error:
         fix = 'check REDIS_URL; for a stack of `make up` use `make slipway ARGS="…"`, which knows it'
+        raise fail(f"{error.text}; {fix}") from error
+    except (RunNotFound, ThreadNotFound) as error:  # what they advise is meant for clients of the api
+        fix = "it may have expired or been deleted; `slipway runs list` and `slipway threads list` name what is there"
         raise fail(f"{error.text}; {fix}") from error
     except SlipwayError as error:
         raise fail(str(error)) from error

@@ -1,4 +1,4 @@
-"""`slipway threads`: show, export, delete."""
+"""`slipway threads`: list, show, export, delete."""
 
 from __future__ import annotations
 
@@ -7,14 +7,53 @@ from typing import Any
 import typer
 
 from app.cli import render
-from app.cli.session import JsonOption, Session, ThreadArgument, YesOption, confirm, perform, thread_of
-from app.runs.details import ThreadDetail, exported, iso, thread_json
-from app.runs.listing import Listing
+from app.cli.session import (
+    JsonOption,
+    LimitOption,
+    Session,
+    TenantOption,
+    ThreadArgument,
+    YesOption,
+    confirm,
+    perform,
+    tenant_of,
+    thread_of,
+)
+from app.runs.details import ThreadDetail, exported, iso, thread_json, thread_summary_json
+from app.runs.listing import Listing, ThreadSummary
 from app.runs.removal import Removed
 
-app = typer.Typer(help="Threads: show, export, delete.", no_args_is_help=True)
+app = typer.Typer(help="Threads: list, show, export, delete.", no_args_is_help=True)
 
 _RUNS_SHOWN = 10
+
+
+@app.command("list")
+def list_threads(tenant: TenantOption = None, limit: LimitOption = 20, json: JsonOption = False) -> None:
+    """List threads, the last to change first."""
+
+    async def work(session: Session) -> list[ThreadSummary]:
+        return await session.administration.threads(tenant_of(tenant), limit=limit)
+
+    found = perform(work)
+    if json:
+        render.as_json([thread_summary_json(thread) for thread in found])
+        return
+    render.table(
+        ["thread", "tenant", "release", "status", "created", "last change"],
+        [
+            [
+                thread.thread_id,
+                thread.tenant,
+                thread.release,
+                thread.status,
+                render.ago(thread.created_ms),
+                render.ago(thread.updated_ms),
+            ]
+            for thread in found
+        ],
+        empty="no threads",
+    )
 
 
 @app.command()
@@ -23,23 +62,24 @@ def show(thread: ThreadArgument, json: JsonOption = False) -> None:
 
     async def work(session: Session) -> tuple[ThreadDetail, Listing]:
         detail = await session.administration.thread(thread_of(thread), None)
-        return detail, await session.administration.newest_of_thread(detail, limit=_RUNS_SHOWN)
+        return detail, await session.administration.newest_of_thread(detail.summary, limit=_RUNS_SHOWN)
 
     detail, newest = perform(work)
     if json:
         render.as_json(thread_json(detail))
         return
+    known = detail.summary
     render.fields(
         [
-            ("thread", detail.thread_id),
-            ("tenant", detail.tenant),
-            ("release", detail.release),
-            ("status", detail.status),
-            ("created", iso(detail.created_ms)),
-            ("last change", iso(detail.updated_ms)),
-            ("unfinished run", detail.active),
+            ("thread", known.thread_id),
+            ("tenant", known.tenant),
+            ("release", known.release),
+            ("status", known.status),
+            ("created", iso(known.created_ms)),
+            ("last change", iso(known.updated_ms)),
+            ("unfinished run", known.active),
             ("behind it", detail.waiting or None),
-            ("waits for an answer to", detail.asked),
+            ("waits for an answer to", known.asked),
             ("runs", detail.runs),
         ]
     )
@@ -54,8 +94,8 @@ def export(thread: ThreadArgument) -> None:
     async def work(session: Session) -> dict[str, Any]:
         administration = session.administration
         detail = await administration.thread(thread_of(thread), None)
-        runs = [run async for run in administration.runs_of_thread(detail.thread_id)]
-        return exported(detail, await administration.messages(detail.thread_id), runs)
+        runs = [run async for run in administration.runs_of_thread(detail.summary.thread_id)]
+        return exported(detail, await administration.messages(detail.summary.thread_id), runs)
 
     render.as_json(perform(work))
 

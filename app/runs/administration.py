@@ -15,7 +15,7 @@ from typing import Any
 from app.infra import telemetry
 from app.infra.auth import CACHE_SECONDS
 from app.infra.errors import Conflict, NotFound, RunNotFound, ThreadNotFound
-from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
+from app.infra.ids import RunId, TenantId, ThreadId, new_id
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import Lua, outages
@@ -24,7 +24,16 @@ from app.runs.details import Place, RunDetail, ThreadDetail
 from app.runs.events import Event
 from app.runs.history import history
 from app.runs.ledger import RunLedger
-from app.runs.listing import Listing, RunFilter, all_tenants, newest_runs
+from app.runs.listing import (
+    THREAD_FIELDS,
+    Listing,
+    RunFilter,
+    ThreadSummary,
+    all_tenants,
+    newest_runs,
+    newest_threads,
+    thread_summary,
+)
 from app.runs.model import NewRun, Run, Status
 from app.runs.removal import Forget, Removal, Removed, Told
 
@@ -212,33 +221,26 @@ class Administration:
         _log.info("dead letters dropped", count=dropped)
         return dropped
 
+    async def threads(self, tenant: TenantId | None, *, limit: int) -> list[ThreadSummary]:
+        """Threads, the last to change first. Raises `RedisUnavailable`."""
+        return await newest_threads(self._redis, self._keys, await self._tenants(tenant), limit=limit)
+
     async def thread(self, thread_id: ThreadId, tenant: TenantId | None) -> ThreadDetail:
         """A thread's state. Raises `ThreadNotFound`, also while it is being deleted."""
         keys = self._keys
         with outages():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(keys.thread(thread_id), "tenant", "release", "created_ms", "updated_ms", "active", "asked")
+                pipe.hmget(keys.thread(thread_id), THREAD_FIELDS)
                 pipe.llen(keys.thread_waiting(thread_id))
                 pipe.zcard(keys.thread_runs(thread_id))
                 values, waiting, runs = await pipe.execute()
-        owner, release, created, updated, active, asked = (value.decode() if value else "" for value in values)
-        if not owner or (tenant is not None and owner != tenant):
+        summary = thread_summary(thread_id, values)
+        if summary is None or (tenant is not None and summary.tenant != tenant):
             raise ThreadNotFound(thread_id)
-        result = await self._ledger.result(RunId(asked)) if asked else None
-        return ThreadDetail(
-            thread_id=thread_id,
-            tenant=TenantId(owner),
-            release=Release(release),
-            created_ms=int(created or 0),
-            updated_ms=int(updated) if updated else None,
-            active=RunId(active) if active else None,
-            waiting=waiting,
-            asked=RunId(asked) if asked else None,
-            interrupts=(result or {}).get("interrupts", []),
-            runs=runs,
-        )
+        result = await self._ledger.result(summary.asked) if summary.asked else None
+        return ThreadDetail(summary, waiting, (result or {}).get("interrupts", []), runs)
 
-    async def newest_of_thread(self, thread: ThreadDetail, *, limit: int) -> Listing:
+    async def newest_of_thread(self, thread: ThreadSummary, *, limit: int) -> Listing:
         """Runs of a thread, newest first."""
         return await self._newest(lambda _: self._keys.thread_runs(thread.thread_id), thread.tenant, RunFilter(), limit)
 

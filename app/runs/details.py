@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from app.infra.effects import Effect
-from app.infra.ids import Release, RunId, TenantId, ThreadId
+from app.infra.ids import RunId
 from app.runs.events import Event
-from app.runs.listing import RunSummary
+from app.runs.listing import RunSummary, ThreadSummary
 from app.runs.model import Run
 
 
@@ -47,27 +47,15 @@ class RunDetail:
 
 @dataclass(frozen=True, slots=True)
 class ThreadDetail:
-    """A thread beside its messages. Times are milliseconds of Redis's clock."""
+    """A thread beside its messages."""
 
-    thread_id: ThreadId
-    tenant: TenantId
-    release: Release
-    created_ms: int
-    updated_ms: int | None
-    active: RunId | None
+    summary: ThreadSummary
     waiting: int
     """Runs behind the active one."""
-    asked: RunId | None
-    """The run that waits for a person's answer."""
     interrupts: list[dict[str, Any]]
-    """What that run asks, each as {id, value}."""
+    """What it waits for a person to answer, each as {id, value}."""
     runs: int
     """Runs of it that are remembered."""
-
-    @property
-    def status(self) -> str:
-        """As LangGraph's API names it: busy, interrupted (it waits for a person) or idle."""
-        return "busy" if self.active else "interrupted" if self.asked else "idle"
 
 
 def summary_json(run: RunSummary) -> dict[str, Any]:
@@ -150,8 +138,8 @@ def detail_json(detail: RunDetail) -> dict[str, Any]:
     }
 
 
-def thread_json(thread: ThreadDetail) -> dict[str, Any]:
-    """A thread beside its messages."""
+def thread_summary_json(thread: ThreadSummary) -> dict[str, Any]:
+    """A thread of a list."""
     return {
         "thread_id": thread.thread_id,
         "tenant": thread.tenant,
@@ -160,8 +148,16 @@ def thread_json(thread: ThreadDetail) -> dict[str, Any]:
         "created_at": iso(thread.created_ms),
         "updated_at": iso(thread.updated_ms),
         "active_run_id": thread.active,
+    }
+
+
+def thread_json(thread: ThreadDetail) -> dict[str, Any]:
+    """A thread beside its messages."""
+    asked = thread.summary.asked
+    return {
+        **thread_summary_json(thread.summary),
         "waiting": thread.waiting,
-        "asked": None if thread.asked is None else {"run_id": thread.asked, "interrupts": thread.interrupts},
+        "asked": None if asked is None else {"run_id": asked, "interrupts": thread.interrupts},
         "runs": thread.runs,
     }
 

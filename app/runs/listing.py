@@ -1,4 +1,4 @@
-"""Lists of runs, newest first: read from the indexes of tenants in pages, records only as far as they are shown."""
+"""Lists of runs and threads, newest first: read in pages from the indexes of tenants, records only as far as shown."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from app.runs.model import STOPS, Status
 _PAGE = 100
 MOST_LOOKED_AT = 10_000
 """Index entries that one listing looks at, however few fit its filter."""
+THREAD_FIELDS = ("tenant", "release", "created_ms", "updated_ms", "active", "asked")
 _FIELDS = ("thread_id", "tenant", "user", "graph", "release", "accepted_ms", "status", "ended_ms")
 _FIELDS_OF_ENDED = ("result", "last_error", "checkpoint_id", "replayed_by")
 
@@ -43,6 +44,27 @@ class RunSummary:
     checkpoint_id: str
     """From which a replay of a dead letter goes on; empty when it begins anew."""
     replayed_by: RunId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSummary:
+    """A thread in a list. Times are milliseconds of Redis's clock."""
+
+    thread_id: ThreadId
+    tenant: TenantId
+    release: Release
+    created_ms: int
+    updated_ms: int | None
+    """When its last run ended."""
+    active: RunId | None
+    """Its unfinished run."""
+    asked: RunId | None
+    """The run that waits for a person's answer."""
+
+    @property
+    def status(self) -> str:
+        """As LangGraph's API names it: busy, interrupted (it waits for a person) or idle."""
+        return "busy" if self.active else "interrupted" if self.asked else "idle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +108,44 @@ async def newest_runs(
     looked = 0
     async for page in _merged(client, [index(tenant) for tenant in tenants]):
         looked += len(page)
-        found += await _summaries(client, keys, page, wanted)
+        found += await _summaries(client, keys, [RunId(member) for member in page], wanted)
         if len(found) >= limit:
             return Listing(found[:limit], complete=True)
         if looked >= MOST_LOOKED_AT:
             return Listing(found, complete=False)
     return Listing(found, complete=True)
+
+
+async def newest_threads(client: Any, keys: Keys, tenants: Sequence[TenantId], *, limit: int) -> list[ThreadSummary]:
+    """At most `limit` threads, the last to change first. Raises `RedisUnavailable`. Expired ones are passed over."""
+    found: list[ThreadSummary] = []
+    async for page in _merged(client, [keys.threads_of(tenant) for tenant in tenants]):
+        with outages():
+            async with client.pipeline(transaction=False) as pipe:
+                for member in page:
+                    pipe.hmget(keys.thread(ThreadId(member)), THREAD_FIELDS)
+                records = await pipe.execute()
+        threads = [thread_summary(ThreadId(member), values) for member, values in zip(page, records, strict=True)]
+        found += [thread for thread in threads if thread is not None]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def thread_summary(thread_id: ThreadId, values: Sequence[bytes | None]) -> ThreadSummary | None:
+    """From the thread's `THREAD_FIELDS`; None for one that is not there, or is being deleted."""
+    tenant, release, created, updated, active, asked = (value.decode() if value else "" for value in values)
+    if not tenant:
+        return None
+    return ThreadSummary(
+        thread_id=thread_id,
+        tenant=TenantId(tenant),
+        release=Release(release),
+        created_ms=int(created or 0),
+        updated_ms=int(updated) if updated else None,
+        active=RunId(active) if active else None,
+        asked=RunId(asked) if asked else None,
+    )
 
 
 async def all_tenants(client: Any, keys: Keys) -> list[TenantId]:
@@ -155,7 +209,7 @@ def live_status(state: bytes | None) -> Status:
     return Status.RUNNING if held else Status.PENDING
 
 
-async def _merged(client: Any, indexes: list[str]) -> AsyncIterator[list[RunId]]:
+async def _merged(client: Any, indexes: list[str]) -> AsyncIterator[list[str]]:
     """The members of several indexes by falling score, in pages; each once, though new ones push others down."""
     waiting: list[deque[tuple[bytes, float]]] = [deque() for _ in indexes]
     offsets = [0] * len(indexes)
@@ -176,7 +230,7 @@ async def _merged(client: Any, indexes: list[str]) -> AsyncIterator[list[RunId]]
     for start in range(0, len(indexes), _PAGE):
         await refill(list(range(start, min(start + _PAGE, len(indexes)))))
     seen: set[bytes] = set()
-    page: list[RunId] = []
+    page: list[str] = []
     while heap:
         _, i = heapq.heappop(heap)
         member, _ = waiting[i].popleft()
@@ -186,7 +240,7 @@ async def _merged(client: Any, indexes: list[str]) -> AsyncIterator[list[RunId]]
             await refill([i])
         if member not in seen:
             seen.add(member)
-            page.append(RunId(member.decode()))
+            page.append(member.decode())
         if len(page) == _PAGE:
             yield page
             page = []

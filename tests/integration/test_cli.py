@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from app.cli.main import app
@@ -70,9 +71,11 @@ def slipway(client: Any, valkey_server: ValkeyServer, monkeypatch: pytest.Monkey
     monkeypatch.setenv("REDIS_URL", valkey_server.url)
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.delenv("QDRANT_URL", raising=False)
-    monkeypatch.setattr("app.cli.session._log_to_stderr", lambda: None)  # the test's process has logging of its own
+    # The test's process has logging of its own; one test below sees to it that the real one leaves stdout alone.
+    monkeypatch.setattr("app.cli.session._log_to_stderr", lambda: None)
     monkeypatch.setattr("app.runs.administration.SETTLE_SECONDS", 0.0)
-    yield Slipway(monkeypatch)
+    with capture_logs():
+        yield Slipway(monkeypatch)
     settings.cache_clear()
 
 
@@ -202,6 +205,16 @@ async def test_a_wrong_command_or_setting_exits_with_2(slipway: Slipway) -> None
     assert "hush" not in wrong.err
 
 
+async def test_the_process_keeps_its_log_out_of_the_answer(
+    client: Any, ledger: RunLedger, valkey_server: ValkeyServer
+) -> None:
+    """What an administrator does is logged; a script that reads stdout must not meet those lines."""
+    failed = await failed_run(ledger)
+    command = await process(valkey_server.url, "dead-letter", "replay", failed.run_id, "--json")
+    out, _ = await asyncio.wait_for(command.communicate(), 60)
+    assert (command.returncode, json.loads(out)["replayed"]) == (0, failed.run_id)
+
+
 async def test_the_process_says_what_is_wrong_and_exits_with_1(client: Any, valkey_server: ValkeyServer) -> None:
     """The real one: neither a traceback nor the password of a Redis that is away; stdout stays empty for scripts."""
     for url, part in ((f"redis://:hush@127.0.0.1:{free_port()}/0", "REDIS_URL"), (valkey_server.url, "nobody")):
@@ -314,8 +327,14 @@ async def test_what_destroys_asks_first(slipway: Slipway, ledger: RunLedger, val
 
 
 async def test_a_thread_is_shown_exported_and_deleted(slipway: Slipway, ledger: RunLedger) -> None:
-    run = await failed_run(ledger)
+    run, other = await failed_run(ledger), await failed_run(ledger, tenant="umbrella")
     active = await ledger.accept(new_run(run.thread_id))
+    listed = (await slipway("threads", "list", "--json")).json
+    assert [(thread["thread_id"], thread["status"]) for thread in listed] == [
+        (run.thread_id, "busy"),
+        (other.thread_id, "idle"),
+    ]
+    assert run.thread_id not in (await slipway("threads", "list", "--tenant", "umbrella")).out
     shown = (await slipway("threads", "show", run.thread_id, "--json")).json
     assert (shown["status"], shown["active_run_id"], shown["runs"]) == ("busy", active.run_id, 2)
     assert run.run_id in (await slipway("threads", "show", run.thread_id)).out
@@ -326,7 +345,8 @@ async def test_a_thread_is_shown_exported_and_deleted(slipway: Slipway, ledger: 
     assert whole["runs"][0]["input"]["messages"][0]["content"] == "hello"
     done = await slipway("threads", "delete", run.thread_id, "--yes", "--json")
     assert done.json == {"threads": 1, "runs": 2, "crons": 0}
-    assert (await slipway("runs", "list", "--json")).json == []
+    assert [one["run_id"] for one in (await slipway("runs", "list", "--json")).json] == [other.run_id]
+    assert len((await slipway("threads", "list", "--json")).json) == 1
 
 
 async def test_the_queue_is_counted_by_what_runs_and_what_waits(

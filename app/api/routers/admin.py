@@ -1,6 +1,6 @@
 """GET /admin/runs, /admin/runs/{run_id}; POST /admin/runs/{run_id}/cancel, …/replay;
 GET and DELETE /admin/dead-letters, /admin/dead-letters/{run_id}; POST /admin/dead-letters/replay, …/{run_id}/replay;
-GET and DELETE /admin/threads/{thread_id}; GET /admin/threads/{thread_id}/export; GET /admin/queue.
+GET /admin/threads; GET and DELETE /admin/threads/{thread_id}; GET /admin/threads/{thread_id}/export; GET /admin/queue.
 
 For keys with the scope `admin` (or `*`), and each of them for its own tenant alone. Deleting a tenant is left to the
 command line: it would take away the key that asks for it.
@@ -19,12 +19,13 @@ from app.api.admin_views import (
     RunDetailView,
     RunList,
     ThreadExport,
+    ThreadSummaryView,
 )
 from app.api.dependencies import AdminDep, AdministrationDep, RunIdPath, ThreadIdPath
 from app.api.problems import problems, request_id
 from app.api.views import RunView, ThreadView
 from app.infra.ids import ID_PATTERN
-from app.runs.details import exported
+from app.runs.details import exported, thread_summary_json
 from app.runs.listing import RunFilter
 from app.runs.model import Status
 
@@ -130,6 +131,15 @@ async def replay_dead_letter(run_id: RunIdPath, caller: AdminDep, administration
 async def drop_dead_letter(run_id: RunIdPath, caller: AdminDep, administration: AdministrationDep) -> None:
     """Take a run off the list of dead letters; it can be read until it expires."""
     await administration.drop(run_id, caller.tenant)
+
+
+@router.get("/threads", responses=_LISTED)
+async def list_threads(
+    caller: AdminDep, administration: AdministrationDep, limit: Limit = 20
+) -> list[ThreadSummaryView]:
+    """The tenant's threads, the last to change first."""
+    found = await administration.threads(caller.tenant, limit=limit)
+    return [ThreadSummaryView.model_validate(thread_summary_json(thread)) for thread in found]
 
 
 @router.get("/threads/{thread_id}", responses=_ONE)
