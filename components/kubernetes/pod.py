@@ -208,6 +208,19 @@ def secret_volume(name: str, secret: pulumi.Input[str]) -> core.v1.VolumeArgs:
     )
 
 
+def secrets_volume(name: str, secrets: Sequence[pulumi.Input[str]]) -> core.v1.VolumeArgs:
+    """Several Secrets as the files of one folder, named by their keys, readable by the pod's group."""
+    return core.v1.VolumeArgs(
+        name=name,
+        projected=core.v1.ProjectedVolumeSourceArgs(
+            default_mode=SECRET_MODE,
+            sources=[
+                core.v1.VolumeProjectionArgs(secret=core.v1.SecretProjectionArgs(name=secret)) for secret in secrets
+            ],
+        ),
+    )
+
+
 def config_volume(name: str, config_map: pulumi.Input[str]) -> core.v1.VolumeArgs:
     """A ConfigMap as files, named by its keys."""
     return core.v1.VolumeArgs(name=name, config_map=core.v1.ConfigMapVolumeSourceArgs(name=config_map))
