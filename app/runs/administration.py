@@ -6,19 +6,16 @@ of the whole place who asks.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from app.infra import telemetry
 from app.infra.auth import CACHE_SECONDS
 from app.infra.errors import Conflict, NotFound, RunNotFound, ThreadNotFound
-from app.infra.ids import RunId, TenantId, ThreadId, new_id
+from app.infra.ids import RunId, TenantId, ThreadId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
-from app.infra.redis import Lua, outages
+from app.infra.redis import outages
 from app.runs.backlog import Backlog, backlog, backlog_of
 from app.runs.details import Place, RunDetail, ThreadDetail
 from app.runs.events import Event
@@ -34,40 +31,15 @@ from app.runs.listing import (
     newest_threads,
     thread_summary,
 )
-from app.runs.model import NewRun, Run, Status
+from app.runs.model import Run
 from app.runs.removal import Forget, Removal, Removed, Told
-
-_REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
+from app.runs.replaying import Replaying
 
 _log = get_logger(__name__)
 
 _PAGE = 100
 SETTLE_SECONDS = CACHE_SECONDS + 1
 """After a tenant's keys are revoked: api processes believe a key for a little less."""
-FAILED = (Status.ERROR, Status.TIMEOUT)
-"""How a run ends that becomes a dead letter."""
-
-
-class NotFailed(Conflict):
-    def __init__(self, run: Run) -> None:
-        super().__init__(
-            f"run {run.run_id} has not failed: its status is {run.status}",
-            fix="start it anew from its input with `again` (on the command line --again)",
-        )
-
-
-class Unfinished(Conflict):
-    def __init__(self, run: Run) -> None:
-        super().__init__(f"run {run.run_id} is {run.status}: it has not ended", fix="wait for its end, or cancel it")
-
-
-class ReplayedBefore(Conflict):
-    def __init__(self, run_id: RunId, by: RunId) -> None:
-        super().__init__(
-            f"run {run_id} was replayed before, by run {by}",
-            fix=f"look at {by}, and replay that one if it failed; `again` (--again) starts {run_id} anew all the same",
-        )
-        self.by = by
 
 
 class DeadLetterNotFound(NotFound):
@@ -92,7 +64,7 @@ class Administration:
 
     def __init__(self, client: Any, keys: Keys, ledger: RunLedger) -> None:
         self._redis, self._keys, self._ledger = client, keys, ledger
-        self._removal = Removal(client, keys)
+        self._removal, self._replaying = Removal(client, keys), Replaying(client, keys, ledger)
 
     async def runs(self, tenant: TenantId | None, wanted: RunFilter, *, limit: int) -> Listing:
         """Runs, newest first. Raises `RedisUnavailable`."""
@@ -126,44 +98,9 @@ class Administration:
         return await self._ledger.cancel(run_id, owner)
 
     async def replay(self, run_id: RunId, tenant: TenantId | None, *, again: bool = False, request_id: str = "") -> Run:
-        """Go on with a failed run's work from its last checkpoint: gives the new run, on the same thread.
-
-        With `again` any ended run is started anew from its input. A failed run is replayed once: asked a second time,
-        `ReplayedBefore` names the run. Raises `RunNotFound`, `Unfinished`, `NotFailed`, `ThreadNotFound` when its
-        thread has expired.
-        """
+        """Go on with a failed run's work, see `Replaying.replay`. Raises `RunNotFound`, and what that raises."""
         run = await self._ledger.get(run_id, tenant)
-        if not run.status.ended:
-            raise Unfinished(run)
-        if not again and run.status not in FAILED:
-            raise NotFailed(run)
-        with outages():
-            by = await self._redis.hget(self._keys.run(run_id), "replayed_by")
-        if by and not again:
-            raise ReplayedBefore(run_id, RunId(by.decode()))
-        accepted = await self._ledger.accept(
-            NewRun(
-                run_id=RunId(new_id()),
-                thread_id=run.thread_id,
-                tenant=run.tenant,
-                user=run.user,
-                graph=run.graph,
-                input=run.input,
-                command=run.command,
-                replays=None if again else run,
-                request_id=request_id,
-                traceparent=telemetry.carry(),
-                # Two who replay the same run at the same moment get one new run.
-                idempotency_key="" if again else f"replay:{run_id}",
-                digest=hashlib.sha256(f"replay:{run_id}".encode()).hexdigest(),
-            )
-        )
-        await self._replayed(run, accepted.run_id)
-        if not accepted.created:
-            raise ReplayedBefore(run_id, accepted.run_id)
-        telemetry.runs_accepted.add(1, {"graph": run.graph})
-        _log.info("run replayed", replayed=run_id, run_id=accepted.run_id, anew=again)
-        return await self._ledger.get(accepted.run_id)
+        return await self._replaying.replay(run, again=again, request_id=request_id)
 
     async def dead_letters(self, tenant: TenantId | None, wanted: RunFilter, *, limit: int) -> Listing:
         """Runs that failed for good, the last to fail first. Raises `RedisUnavailable`."""
@@ -272,7 +209,9 @@ class Administration:
 
     async def delete_tenant(self, tenant: TenantId, *, forget: Forget | None, told: Told | None = None) -> Removed:
         """Delete everything of a tenant, see `Removal.tenant`. Raises `TenantNotFound`, `Unavailable`."""
-        return await self._removal.tenant(tenant, forget=forget, told=told, settle_seconds=SETTLE_SECONDS)
+        removed = await self._removal.tenant(tenant, forget=forget, told=told, settle_seconds=SETTLE_SECONDS)
+        _log.info("tenant deleted", deleted=tenant, threads=removed.threads, runs=removed.runs)
+        return removed
 
     async def backlog(self, tenant: TenantId | None) -> Backlog:
         """What waits and runs. Raises `RedisUnavailable`."""
@@ -288,11 +227,6 @@ class Administration:
 
     async def _tenants(self, tenant: TenantId | None) -> list[TenantId]:
         return [tenant] if tenant is not None else await all_tenants(self._redis, self._keys)
-
-    async def _replayed(self, run: Run, by: RunId) -> None:
-        await _REPLAYED(
-            self._redis, keys=[self._keys.run(run.run_id), self._keys.dead(run.tenant)], args=[run.run_id, by]
-        )
 
     async def _owner(self, thread_id: ThreadId) -> TenantId:
         """Whose thread it is; also of one whose deletion was cut short."""
