@@ -6,6 +6,7 @@ after the other; a second attempt, under the next epoch, begins as a worker does
 
 from __future__ import annotations
 
+import asyncio
 import operator
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from app.infra.redis import connect
 from app.memory.checkpoints import RedisSaver
 from tests.support.crashing import Crash, CrashingSaver, until_crash
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 KEYS = Keys()
 RUN = RunId("run-1")
@@ -141,6 +143,26 @@ async def test_a_checkpoint_that_overtook_a_tasks_write_holds_its_result(
         result = await story.attempt(2, Crash())
         assert result["log"] == ["in", *NODES], f"write {at} was overtaken"
         assert set(story.ran) == set(NODES) - stored, f"write {at} was overtaken"
+
+
+@pytest.mark.parametrize(("durability", "ahead"), [("sync", []), ("async", NODES)])
+async def test_how_far_a_graph_runs_ahead_of_a_redis_that_does_not_answer(
+    client: aioredis.Redis, durability: Literal["sync", "async"], ahead: list[str]
+) -> None:
+    """That much is lost with the process: under `async` every step that ends until a write fails, not just one."""
+    story = Story(client, Log, durability)
+    await client.hset(KEYS.epochs, RUN, "1")
+    saver = CrashingSaver(client, KEYS, fence=Fence(RUN, 1), ttl_seconds=60, crash=Crash(1))
+    work = asyncio.create_task(story.graph(saver).ainvoke({"log": ["in"]}, story.config, durability=durability))
+    await saver.crash.happened.wait()
+    for _ in range(100):  # turns of the event loop: time for a step that does not wait, and none for Redis
+        await asyncio.sleep(0)
+    await eventually(lambda: asyncio.sleep(0, sorted(story.ran)), until=lambda ran: ran == ahead)
+    assert await story.stored() == set()
+    assert not work.done(), "the run ends when its checkpoints are stored, not before"
+    work.cancel()
+    saver.crash.buried.set()
+    await asyncio.gather(work, return_exceptions=True)
 
 
 @pytest.mark.parametrize("arrives", ["nothing", "whole"])
