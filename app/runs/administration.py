@@ -6,6 +6,8 @@ of the whole place who asks.
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +74,9 @@ class Administration:
 
     async def run(self, run_id: RunId, tenant: TenantId | None, *, events: int = 10) -> RunDetail:
         """A run with all that is known of it and its last `events` events. Raises `RunNotFound`."""
-        # Imported here: the journal belongs to execution, which an api process need not load.
+        # The journal belongs to execution, which an api process need not load. In a thread: it takes a second, in
+        # which the event loop serves others.
+        await asyncio.to_thread(importlib.import_module, "app.runs.effects")
         from app.runs.effects import effects_of
 
         run = await self._ledger.get(run_id, tenant)

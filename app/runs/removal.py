@@ -9,6 +9,7 @@ again. All of it goes in pages, between which Redis serves others.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,8 @@ class Removal:
 
     async def _thread(self, keys: Keys, thread_id: ThreadId, tenant: TenantId, removed: Removed, told: Told) -> bool:
         """False when the tenant has no such thread."""
-        # Imported here: LangGraph's saver takes 40 MB that an api process may never need.
+        # LangGraph's saver takes 40 MB that an api process may never need, and a while to load: hence the thread.
+        await asyncio.to_thread(importlib.import_module, "app.memory.checkpoints")
         from app.memory.checkpoints import RedisSaver
 
         if not await _HIDE(self._redis, keys=[keys.thread(thread_id)], args=[tenant]):
