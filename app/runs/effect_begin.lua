@@ -7,10 +7,8 @@
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
 local record = redis.call('HGET', KEYS[2], ARGV[3])
-if record then
-  local nonce = string.match(record, '^%a+ (%x+) ')
-  if nonce == ARGV[4] or nonce ~= ARGV[5] then return {record, now} end
-end
+-- A record under our own nonce is one whose reply was lost: it is no other's, and is not written anew.
+if record and string.match(record, '^%a+ (%x+) ') ~= ARGV[5] then return {record, now} end
 local begins = redis.call('EXISTS', KEYS[2]) == 0
 record = 'intent ' .. ARGV[4] .. ' ' .. now .. ' ' .. ARGV[2] .. ' ' .. ARGV[6]
 redis.call('HSET', KEYS[2], ARGV[3], record)

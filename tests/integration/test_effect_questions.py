@@ -267,6 +267,29 @@ async def test_a_users_node_stops_and_goes_on_too(desk: Any, shop: Shop) -> None
     assert shop.made == ["pay ann", "pay ann", "pay bob"]
 
 
+async def test_a_tool_that_asks_a_person_itself_is_called_anew_with_the_answer(desk: Any) -> None:
+    """It has not acted yet, so there is no doubt about it, although its call was begun."""
+    acted = []
+
+    async def pay(arguments: Payment, _call: ToolCall) -> ToolResult:
+        said = interrupt(f"pay {arguments.to}?")
+        acted.append(arguments.to)
+        return ToolResult(ok=True, text=f"{said}, paid")
+
+    tools = ToolRegistry([Tool("pay", "Pays.", Payment, pay, Risk.CRITICAL, idempotent=False)])
+
+    async def act(runtime: Runtime[RunContext]) -> str:
+        assert runtime.execution_info is not None
+        task_id = runtime.execution_info.task_id
+        return (await tools.invoke("pay", {"to": "ann"}, call_id="c", task_id=task_id, context=runtime.context)).text
+
+    async with desk(one_node(act)) as at:
+        run = await at.ask()
+        assert (question(run), await at.states(run)) == ("pay ann?", {})
+        assert answer_of(await at.answer(run, "yes")) == "yes, paid"
+    assert acted == ["ann"]
+
+
 async def test_tools_of_a_tool_node_ask_together(desk: Any, shop: Shop) -> None:
     """LangChain's way of calling tools: those that a message calls at once are one question, and its ids are kept."""
     shop.doubtful = {"ann": 1, "bob": 1}

@@ -232,6 +232,19 @@ async def test_a_call_repeated_on_request_and_cut_off_again_is_asked_about_again
     assert (effect.state, effect.answers, len(bank.asked)) == (EffectState.UNKNOWN, 1, 2)
 
 
+async def test_what_is_said_of_an_earlier_making_does_not_change_a_later_one(
+    client: Any, keys: Keys, bank: Bank
+) -> None:
+    """An answer that comes twice, the second time after the call was made again."""
+    await cut_off(client, keys, bank, bank.call())
+    resumed = await journal(client, keys, epoch=2)
+    unknown = await resumed.perform(bank.call())
+    await resumed.decide([Decision(unknown, EffectState.AGAIN, "")], by="ann", answers=1)
+    await resumed.perform(bank.call())
+    await resumed.decide([Decision(unknown, EffectState.FAILED, "late")], by="bob", answers=2)
+    assert [(kept.state, kept.decided_by) for kept in await effects_of(client, keys, ROOT)] == [(EffectState.DONE, "")]
+
+
 async def test_a_worker_that_lost_its_run_makes_no_call(client: Any, keys: Keys, bank: Bank) -> None:
     """It was frozen for longer than its lease and wakes up just before the call."""
     zombie = await journal(client, keys, epoch=1)
