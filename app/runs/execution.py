@@ -149,8 +149,7 @@ class Execution:
 
     async def newest_checkpoint(self) -> str:
         """Id of the thread's newest checkpoint, from which a replay goes on; empty when there is none."""
-        saved = await self._saver.aget_tuple(self._config())
-        return "" if saved is None else str(saved.checkpoint["id"])
+        return await self._saver.anewest_id(self._run.thread_id)
 
     async def _input(self) -> dict[str, Any] | Command[Any] | None:
         """The run's input; None where this run, or one that it replays, has saved it: the graph goes on from there."""

@@ -157,6 +157,14 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
         stay_above(saved.checkpoint["id"])
         return saved
 
+    async def anewest_id(self, thread_id: str) -> str:
+        """Id of a thread's newest checkpoint, also of one that cannot be opened; empty when there is none.
+
+        Raises `RedisUnavailable`.
+        """
+        [found] = await self._read(layout.thread(thread_id), [NUL], values=False)
+        return "" if found is None else layout.split(found[0].decode())[1]
+
     async def ahas_asked(self, thread_id: str, run_id: str) -> bool:
         """Whether this run has put a question to a person after the thread's newest checkpoint.
 
