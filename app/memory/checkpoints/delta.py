@@ -14,14 +14,14 @@ from app.infra.redis import Lua
 from app.memory.checkpoints import layout
 from app.memory.checkpoints.errors import CheckpointDamaged
 from app.memory.checkpoints.layout import NUL, Place, ThreadKeys
-from app.memory.checkpoints.retention import Retention
+from app.memory.checkpoints.reading import Reading
 
 _CHAIN = Lua((Path(__file__).parent / "chain.lua").read_text(), name="chain.lua")
 _ANCESTORS = 200
 """Ancestors that one script walks over. LangGraph stores a whole value every 100 updates, unless told otherwise."""
 
 
-class DeltaHistory(Retention):
+class DeltaHistory(Reading):
     """The part of `RedisSaver` that walks from a checkpoint to its ancestors."""
 
     async def aget_delta_channel_history(

@@ -1,4 +1,4 @@
-"""What ends or doubles checkpoints: deleting, pruning and copying threads, and the reading that this rests on.
+"""What ends or doubles checkpoints: deleting, pruning and copying threads.
 
 All of it is maintenance: it may run beside a run of the same thread, in steps that are each atomic, and is safe to
 repeat when it was cut short.
@@ -6,36 +6,31 @@ repeat when it was cut short.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
-
 from app.infra.fence import FencedLua
 from app.infra.ids import ThreadId
-from app.infra.keys import Keys
-from app.infra.redis import Lua, outages
+from app.infra.redis import outages
 from app.memory.checkpoints import layout
-from app.memory.checkpoints.errors import CheckpointDamaged, RunNeeded, ThreadTaken
+from app.memory.checkpoints.errors import RunNeeded, ThreadTaken
 from app.memory.checkpoints.layout import Record, ThreadKeys
+from app.memory.checkpoints.reading import Reading
 
 _FOLDER = Path(__file__).parent
-_READ = Lua((_FOLDER / "read.lua").read_text(), name="read.lua")
 _DROP = FencedLua(_FOLDER, "drop.lua")
 _SWEEP = FencedLua(_FOLDER, "sweep.lua")
 _FORGET = FencedLua(_FOLDER, "forget.lua")
 _COPY = FencedLua(_FOLDER, "live.lua", "copy.lua")
 
 _CHUNK = 200
-"""Checkpoints that one script reads or removes, so that Redis serves others in between."""
+"""Checkpoints that one script removes, so that Redis serves others in between."""
 
 
-class Retention(BaseCheckpointSaver[str]):
+class Retention(Reading):
     """The part of `RedisSaver` that removes and copies."""
 
-    _redis: Any
-    _keys: Keys
     _ttl: int
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -107,32 +102,6 @@ class Retention(BaseCheckpointSaver[str]):
     async def _write(self, script: FencedLua, keys: list[str], args: list[Any]) -> Any:
         raise NotImplementedError
 
-    async def _read(self, thread_id: ThreadId, names: list[str], *, values: bool = True) -> list[list[Any] | None]:
-        """What `read.lua` says of `names`, in their order."""
-        keys = ThreadKeys.of(self._keys, thread_id).all
-        found: list[list[Any] | None] = await _READ(
-            self._redis, keys=keys, args=["full" if values else "records", *names]
-        )
-        return found
-
-    def _record(self, thread_id: ThreadId, found: list[Any]) -> tuple[str, Record]:
-        name = found[0].decode()
-        if found[1] is None:
-            raise CheckpointDamaged(thread_id, layout.split(name)[1], "its record")
-        return name, Record.load(found[1])
-
-    async def _records(self, thread: ThreadId, *, damaged: bool = False) -> dict[str, Record]:
-        """Every checkpoint of a thread by name, without values. `damaged` passes over those that have lost a part."""
-        with outages():
-            names = [name.decode() for name in await self._redis.zrange(ThreadKeys.of(self._keys, thread).index, 0, -1)]
-        records = {}
-        for start in range(0, len(names), _CHUNK):
-            for found in await self._read(thread, names[start : start + _CHUNK], values=False):
-                if found is not None and not (damaged and found[1] is None):
-                    name, record = self._record(thread, found)
-                    records[name] = record
-        return records
-
     async def _drop(self, thread: ThreadId, names: list[str]) -> None:
         keys = ThreadKeys.of(self._keys, thread)
         for start in range(0, len(names), _CHUNK):
@@ -145,15 +114,6 @@ class Retention(BaseCheckpointSaver[str]):
         sets = [self._keys.checkpoint_run(run_id) for run_id in sorted(runs)]
         keys = [*ThreadKeys.of(self._keys, thread).all, self._keys.checkpoint_threads, *sets]
         await self._write(_FORGET, keys, [thread, what])
-
-    async def _threads(self) -> AsyncIterator[ThreadId]:
-        """Every thread that has checkpoints, once."""
-        seen = set()
-        with outages():
-            async for thread, _ in self._redis.zscan_iter(self._keys.checkpoint_threads, count=_CHUNK):
-                if thread not in seen:
-                    seen.add(thread)
-                    yield ThreadId(thread.decode())
 
     def _open_channels(self, record: Record) -> set[str]:
         """Delta channels of a checkpoint whose whole value stands in an ancestor of it.

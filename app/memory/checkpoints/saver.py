@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -22,22 +22,16 @@ from langgraph.checkpoint.base import (
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
-    CheckpointTuple,
-    get_checkpoint_id,
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import INTERRUPT
 
 from app.infra.errors import StaleEpoch
 from app.infra.fence import Fence, FencedLua
 from app.infra.ids import ThreadId
 from app.infra.keys import Keys
-from app.infra.redis import outages
 from app.memory.checkpoints import layout
 from app.memory.checkpoints.delta import DeltaHistory
-from app.memory.checkpoints.errors import CheckpointDamaged
-from app.memory.checkpoints.ids import stay_above
 from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
 from app.memory.checkpoints.rollback import Rollback
 from app.memory.checkpoints.serializer import serializer
@@ -47,11 +41,6 @@ _FOLDER = Path(__file__).parent
 _PUT = FencedLua(_FOLDER, "live.lua", "put.lua")
 _PUT_WRITES = FencedLua(_FOLDER, "live.lua", "put_writes.lua")
 _SERIALIZER = serializer()
-
-_PAGE = 20
-"""Checkpoints that a listing reads at a time, with their values."""
-_FILTER_PAGE = 200
-"""Checkpoints that a filtered listing looks at at a time, without values."""
 
 
 @lru_cache(maxsize=128)
@@ -64,8 +53,8 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
 
     `fence` None reads, and writes for maintenance outside any run. `ttl_seconds` is how long a thread lives after
     its last write. `on_stale` is told of each refused write at the moment it happens: LangGraph itself reports a
-    failed background write only when the graph ends. `serde` is what `open_serializer` gives,
-    which encrypts where a key is set; without one it is `serializer()`.
+    failed background write only when the graph ends. `serde` is what `open_serializer` gives, which encrypts where a
+    key is set; without one it is `serializer()`.
     """
 
     def __init__(
@@ -144,73 +133,6 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
             args += [name, layout.dump_write(self.serde, run_id, channel, task_path, value), stays]
         await self._write(_PUT_WRITES, self._written(place.thread_id), args)
 
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that `config` names, or the newest of its namespace; None when there is none.
-
-        Raises `RedisUnavailable`, `CheckpointDamaged`.
-        """
-        place = Place.of(config)
-        [found] = await self._read(place.thread_id, [place.name])
-        if found is None:
-            return None
-        saved = self._tuple(place.thread_id, found)
-        stay_above(saved.checkpoint["id"])
-        return saved
-
-    async def anewest_id(self, thread_id: str) -> str:
-        """Id of a thread's newest checkpoint, also of one that cannot be opened; empty when there is none.
-
-        Raises `RedisUnavailable`.
-        """
-        [found] = await self._read(layout.thread(thread_id), [NUL], values=False)
-        return "" if found is None else layout.split(found[0].decode())[1]
-
-    async def ahas_asked(self, thread_id: str, run_id: str) -> bool:
-        """Whether this run has put a question to a person after the thread's newest checkpoint.
-
-        Then the answer that it was started with is used up: a further attempt that gave it again would answer the new
-        question with it. Raises `RedisUnavailable`.
-        """
-        [found] = await self._read(layout.thread(thread_id), [NUL])
-        return found is not None and any(
-            layout.writer_of(stored) == (run_id, INTERRUPT) for stored in found[4] if stored is not None
-        )
-
-    async def alist(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        """Checkpoints, newest first, read a page at a time.
-
-        Of one thread; of one namespace when `config` names it, else of all. Without `config` of every thread, one
-        thread after the other, in no order among them. `filter` compares metadata for equality.
-        """
-        if limit is not None and limit <= 0:
-            return
-        if config is None:
-            threads = [(thread, Place(thread, None, "")) async for thread in self._threads()]
-        else:
-            place = Place.of(config)
-            threads = [(place.thread_id, place)]
-        older_than = (get_checkpoint_id(before) if before else None) or ""
-        left = limit
-        for thread_id, place in threads:
-            async for names in self._pages(place, older_than, _FILTER_PAGE if filter else _PAGE):
-                page = await self._matching(thread_id, names, filter) if filter else names
-                for start in range(0, len(page), _PAGE):
-                    part = page[start : start + _PAGE][:left]
-                    for found in await self._read(thread_id, part):
-                        if found is None:  # removed since the names were read
-                            continue
-                        yield self._tuple(thread_id, found)
-                        left = None if left is None else left - 1
-                    if left is not None and left <= 0:
-                        return
-
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after `current`: it sorts after it, and differs from that of a rival attempt."""
         number = 0 if current is None else int(str(current).split(".", 1)[0])
@@ -234,60 +156,3 @@ class RedisSaver(DeltaHistory, Rollback, SyncSaver):
             if self._on_stale is not None:
                 self._on_stale(error)
             raise
-
-    async def _pages(self, place: Place, older_than: str, size: int) -> AsyncIterator[list[str]]:
-        """Names of the checkpoints that a listing covers, newest first, at most `size` at a time."""
-        index = ThreadKeys.of(self._keys, place.thread_id).index
-        if place.namespace is None:
-            with outages():
-                found = await self._redis.zrange(index, 0, -1)
-            names = sorted((name.decode() for name in found), key=lambda name: layout.split(name)[1], reverse=True)
-            names = [name for name in names if not older_than or layout.split(name)[1] < older_than]
-            if place.checkpoint_id:
-                names = [name for name in names if layout.split(name)[1] == place.checkpoint_id]
-            for start in range(0, len(names), size):
-                yield names[start : start + size]
-            return
-        if place.checkpoint_id:
-            if not older_than or place.checkpoint_id < older_than:
-                yield [place.name]
-            return
-        least = f"[{place.namespace}{NUL}"
-        most = f"({place.namespace}{NUL}{older_than}" if older_than else f"({place.namespace}\1"
-        while True:
-            with outages():
-                found = await self._redis.zrevrangebylex(index, most, least, start=0, num=size)
-            if not found:
-                return
-            yield [name.decode() for name in found]
-            most = f"({found[-1].decode()}"
-
-    async def _matching(self, thread_id: ThreadId, names: list[str], filter: Mapping[str, Any]) -> list[str]:
-        kept = []
-        for found in await self._read(thread_id, names, values=False):
-            if found is None:
-                continue
-            name, record = self._record(thread_id, found)
-            metadata = self.serde.loads_typed(record.metadata)
-            if all(metadata.get(key) == value for key, value in filter.items()):
-                kept.append(name)
-        return kept
-
-    def _tuple(self, thread_id: ThreadId, found: list[Any]) -> CheckpointTuple:
-        name, record = self._record(thread_id, found)
-        namespace, checkpoint_id = layout.split(name)
-        values = {}
-        for blob, stored in zip(record.blobs, found[2], strict=True):
-            channel = layout.channel_of(blob, namespace)
-            if stored is None:
-                raise CheckpointDamaged(thread_id, checkpoint_id, f"the value of channel {channel!r}")
-            values[channel] = layout.read_value(self.serde, stored)
-        if None in found[4]:
-            raise CheckpointDamaged(thread_id, checkpoint_id, "what a task wrote after it")
-        return CheckpointTuple(
-            config=layout.config_of(thread_id, namespace, checkpoint_id),
-            checkpoint=cast(Checkpoint, self.serde.loads_typed(record.checkpoint) | {"channel_values": values}),
-            metadata=self.serde.loads_typed(record.metadata),
-            parent_config=layout.config_of(thread_id, namespace, record.parent) if record.parent else None,
-            pending_writes=layout.load_writes(self.serde, found[3], found[4]),
-        )
