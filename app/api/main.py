@@ -22,6 +22,7 @@ from app.runs.crons import Crons
 from app.runs.hub import hub
 from app.runs.later import Later
 from app.runs.ledger import RunLedger
+from app.runs.removal import finishing
 from app.runs.scheduler import scheduling
 from app.workflows.names import graph_names
 
@@ -43,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
             scheduler = await stack.enter_async_context(
                 scheduling(redis, keys, Later(redis, keys, settings.release), crons_of_all)
             )
+            await stack.enter_async_context(finishing(redis, keys))
             app.state.api = Api(
                 settings=settings,
                 redis=redis,

@@ -25,6 +25,7 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:crons                 | zset   | crons             | until the cron is deleted   |
 | {agent-tasks}:crons:<tenant>        | set    | crons             | until the cron is deleted   |
 | {agent-tasks}:cron:<cron>           | hash   | crons             | until deleted               |
+| {agent-tasks}:removing              | zset   | removal           | while threads are removed   |
 | {agent-tasks}:thread:<thread>       | hash   | ledger            | thread retention            |
 | {agent-tasks}:thread:<thread>:runs  | zset   | ledger            | thread retention            |
 | {agent-tasks}:thread:<thread>:wait  | list   | ledger            | while runs wait             |
@@ -61,6 +62,8 @@ class Keys:
         self.later = f"{self._root}:later"
         """Runs due more than a minute from now, by their moment in ms: what stands in the queue adds workers."""
         self.tenants = f"{self._root}:tenants"
+        self.removing = f"{self._root}:removing"
+        """Threads being deleted, by the moment in ms at which their deletion began, or was last gone on with."""
         self.crons = f"{self._root}:crons"
         """Crons by their next moment in ms."""
         self.checkpoint_threads = f"{self._root}:cp-threads"

@@ -34,8 +34,9 @@ from app.runs.listing import (
     thread_summary,
 )
 from app.runs.model import Run
-from app.runs.removal import Forget, Removal, Removed, Told
+from app.runs.removal import Removal, Removed, Told, nobody
 from app.runs.replaying import Replaying
+from app.runs.tenant_removal import Forget, TenantRemoval
 
 _log = get_logger(__name__)
 
@@ -204,16 +205,18 @@ class Administration:
         """The messages of a thread as JSON values, oldest first."""
         return await history(self._redis, self._keys, thread_id)
 
-    async def delete_thread(self, thread_id: ThreadId, tenant: TenantId | None, *, told: Told | None = None) -> Removed:
+    async def delete_thread(self, thread_id: ThreadId, tenant: TenantId | None, *, told: Told = nobody) -> Removed:
         """Delete a thread, see `Removal`. Raises `ThreadNotFound`."""
         owner = tenant or await self._owner(thread_id)
         removed = await self._removal.thread(thread_id, owner, told=told)
         _log.info("thread deleted", thread_id=thread_id, runs=removed.runs)
         return removed
 
-    async def delete_tenant(self, tenant: TenantId, *, forget: Forget | None, told: Told | None = None) -> Removed:
-        """Delete everything of a tenant, see `Removal.tenant`. Raises `TenantNotFound`, `Unavailable`."""
-        removed = await self._removal.tenant(tenant, forget=forget, told=told, settle_seconds=SETTLE_SECONDS)
+    async def delete_tenant(self, tenant: TenantId, *, forget: Forget | None, told: Told = nobody) -> Removed:
+        """Delete everything of a tenant, see `TenantRemoval`. Raises `TenantNotFound`, `Unavailable`."""
+        removed = await TenantRemoval(self._redis).tenant(
+            tenant, forget=forget, told=told, settle_seconds=SETTLE_SECONDS
+        )
         _log.info("tenant deleted", deleted=tenant, threads=removed.threads, runs=removed.runs)
         return removed
 

@@ -22,7 +22,8 @@ from app.runs.crons import Crons
 from app.runs.events import EventWriter
 from app.runs.ledger import RunLedger
 from app.runs.model import Claim, Failure, NewRun, Run, Status
-from app.runs.removal import Removal, Removed, TenantNotFound
+from app.runs.removal import Removal, Removed
+from app.runs.tenant_removal import TenantNotFound, TenantRemoval
 from tests.integration.conftest import TENANT, new_run
 from tests.support.waiting import eventually
 
@@ -182,6 +183,31 @@ async def test_a_deletion_cut_short_hides_the_thread_and_goes_on_later(
     assert await mentions(client, run.thread_id, *ids) == []
 
 
+async def test_a_deletion_cut_short_is_finished_by_another_process(
+    ledger: RunLedger, removal: Removal, client: Any, keys: Keys
+) -> None:
+    """Whoever asked for it may never come back, and nobody else can see that something is left."""
+    run, _, ids = await a_full_thread(ledger, client, keys)
+    await a_full_thread(ledger, client, keys)
+
+    class CutError(Exception):
+        pass
+
+    def cut(_: Removed) -> None:
+        raise CutError
+
+    with pytest.raises(CutError):
+        await removal.thread(run.thread_id, TENANT, told=cut)
+    another = Removal(client, keys)
+    assert await another.finish() == 0, "it may be at work still"
+    assert await mentions(client, run.thread_id)
+    assert await another.finish(begun_before=timedelta()) == 1
+    await client.delete(keys.claim("w-first"), keys.claim("w-second"))
+    assert await mentions(client, run.thread_id, *ids) == []
+    assert await another.finish(begun_before=timedelta()) == 0
+    assert await client.zcard(keys.threads_of(TENANT)) == 1, "the other thread is nobody's to delete"
+
+
 async def test_another_tenants_thread_is_not_deleted(ledger: RunLedger, removal: Removal) -> None:
     accepted = await ledger.accept(new_run())
     run = await ledger.get(accepted.run_id)
@@ -244,7 +270,9 @@ async def test_nothing_names_a_deleted_tenant(
         return 3
 
     told: list[int] = []
-    removed = await removal.tenant(OTHER, forget=forget, told=lambda so_far: told.append(so_far.runs), settle_seconds=0)
+    removed = await TenantRemoval(client).tenant(
+        OTHER, forget=forget, told=lambda so_far: told.append(so_far.runs), settle_seconds=0
+    )
     assert (removed.threads, removed.runs, removed.crons, removed.api_keys) == (3, 16, 1, 1)
     assert forgotten == [OTHER, OTHER], "at first, and once more when no run can remember anything"
     assert told == sorted(told)
@@ -253,7 +281,7 @@ async def test_nothing_names_a_deleted_tenant(
     assert (await ledger.get(kept.run_id)).status is Status.PENDING
     assert await client.exists(keys.api_key(kept_key.key_id))
     with pytest.raises(TenantNotFound):
-        await removal.tenant(OTHER, forget=None, settle_seconds=0)
+        await TenantRemoval(client).tenant(OTHER, forget=None, settle_seconds=0)
 
 
 async def test_nothing_is_touched_while_memories_cannot_be_deleted(
@@ -267,7 +295,7 @@ async def test_nothing_is_touched_while_memories_cannot_be_deleted(
         raise Unavailable("Qdrant does not answer")
 
     with pytest.raises(Unavailable):
-        await removal.tenant(TENANT, forget=forget, settle_seconds=0)
+        await TenantRemoval(client).tenant(TENANT, forget=forget, settle_seconds=0)
     assert {key: content async for key, content in everything(client)} == before
 
 
