@@ -49,8 +49,8 @@ def delete(
     if json:
         render.as_json(asdict(removed))
         return
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in asdict(removed).items())
-    typer.echo(f"deleted tenant {tenant}: {counts}")
+    counts = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in asdict(removed).items())
+    typer.echo(f"deleted tenant {tenant}; {counts}")
 
 
 @asynccontextmanager

@@ -116,4 +116,4 @@ def delete(thread: ThreadArgument, yes: YesOption = False, json: JsonOption = Fa
     if json:
         render.as_json({"threads": removed.threads, "runs": removed.runs, "crons": removed.crons})
     else:
-        typer.echo(f"deleted thread {thread} with {removed.runs} runs and {removed.crons} crons")
+        typer.echo(f"deleted thread {thread}; its runs: {removed.runs}, crons: {removed.crons}")
