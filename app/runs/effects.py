@@ -93,13 +93,15 @@ class RedisEffects:
         lease_seconds: float,
         ttl_seconds: int,
         kept: Callable[[], Awaitable[None]],
+        on_stale: Callable[[StaleEpoch], None],
     ) -> None:
         """`root` is `Run.effects_root`. `ttl_seconds` is for a journal that nobody ends: how long that of an ended run
         is kept is the ledger's to say. `kept` waits until the checkpoint is stored that the current step began from:
-        a step whose checkpoint is lost begins again under another task id, and its calls under other keys."""
+        a step whose checkpoint is lost begins again under another task id, and its calls under other keys. `on_stale`
+        is told of each refused write: the graph may catch what is raised, and go on."""
         self._redis, self._epochs, self._journal = redis, keys.epochs, keys.effects(root)
         self._fence, self._attempt = fence, attempt
-        self._lease, self._ttl, self._kept = lease_seconds, ttl_seconds, kept
+        self._lease, self._ttl, self._kept, self._on_stale = lease_seconds, ttl_seconds, kept, on_stale
         self._under_way: dict[str, _UnderWay] = {}
 
     async def perform(self, call: EffectCall) -> Effect:
@@ -198,13 +200,7 @@ class RedisEffects:
         while True:
             sent = time.monotonic()
             try:
-                record, now = await _BEGIN(
-                    self._redis,
-                    epochs=self._epochs,
-                    fence=self._fence,
-                    keys=[self._journal],
-                    args=[mine.id, mine.nonce, over, _body(mine), self._ttl],
-                )
+                record, now = await self._run(_BEGIN, [mine.id, mine.nonce, over, _body(mine), self._ttl])
             except RedisUnavailable:
                 if time.monotonic() > until:
                     raise
@@ -237,12 +233,19 @@ class RedisEffects:
             args += [effect.id, effect.nonce, "" if forget else effect.state, _body(effect)]
         while True:
             try:
-                await _SETTLE(self._redis, epochs=self._epochs, fence=self._fence, keys=[self._journal], args=args)
+                await self._run(_SETTLE, args)
                 return
             except RedisUnavailable:
                 if until is not None and time.monotonic() > until:
                     raise
                 await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _run(self, script: FencedLua, args: list[Any]) -> Any:
+        try:
+            return await script(self._redis, epochs=self._epochs, fence=self._fence, keys=[self._journal], args=args)
+        except StaleEpoch as error:
+            self._on_stale(error)
+            raise
 
     @asynccontextmanager
     async def _in_turn(self, id_: str, call: EffectCall) -> AsyncIterator[None]:

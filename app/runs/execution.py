@@ -88,6 +88,7 @@ class Execution:
             lease_seconds=services.settings.runs.lease_seconds,
             ttl_seconds=services.settings.runs.thread_retention_seconds,
             kept=self._saver.kept,
+            on_stale=on_stale,
         )
         # Shared by all runs, so it is copied; `Pregel.copy` would validate the whole graph again for each run.
         self._graph = copy.copy(graph)

@@ -89,7 +89,17 @@ async def context(client: Any, keys: Keys, saver: KeptSaver, epoch: int) -> RunC
     """A worker's context of the run, which it has just taken under `epoch`."""
     await client.hset(keys.epochs, RUN, epoch)
     fence = Fence(RUN, epoch)
-    journal = RedisEffects(client, keys, fence, RUN, attempt=epoch, lease_seconds=5, ttl_seconds=60, kept=saver.kept)
+    journal = RedisEffects(
+        client,
+        keys,
+        fence,
+        RUN,
+        attempt=epoch,
+        lease_seconds=5,
+        ttl_seconds=60,
+        kept=saver.kept,
+        on_stale=lambda _: None,
+    )
     return RunContext(RUN, ThreadId("th"), TenantId("acme"), UserId("ann"), STABLE, epoch, fence, journal)
 
 

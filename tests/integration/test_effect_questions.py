@@ -214,7 +214,9 @@ async def test_a_repeated_call_bears_the_same_key_and_is_asked_about_again(desk:
         again = await at.answer(run, {"c1": {"decision": "repeat"}})
         assert asked(again) == ["c1"]
         assert shop.made == ["pay ann"] * 2
-        assert answer_of(await at.answer(again, {"c1": {"decision": "repeat"}})) == "paid ann"
+        assert again.result is not None
+        under_its_id = {again.result["interrupts"][0]["id"]: {"c1": {"decision": "repeat"}}}
+        assert answer_of(await at.answer(again, under_its_id)) == "paid ann"
     assert shop.made == ["pay ann"] * 3
     assert len(set(shop.keys)) == 1
 

@@ -26,6 +26,9 @@ from tests.support.valkey import ValkeyServer
 ROOT = RunId("root")
 
 
+refused: list[StaleEpoch] = []
+
+
 async def at_once() -> None:
     """Everything that a step rests on is stored."""
 
@@ -100,6 +103,7 @@ async def journal(
         lease_seconds=lease_seconds,
         ttl_seconds=600,
         kept=at_once,
+        on_stale=refused.append,
     )
 
 
@@ -249,8 +253,10 @@ async def test_a_worker_that_lost_its_run_makes_no_call(client: Any, keys: Keys,
     """It was frozen for longer than its lease and wakes up just before the call."""
     zombie = await journal(client, keys, epoch=1)
     await journal(client, keys, epoch=2)
+    refused.clear()
     with pytest.raises(StaleEpoch):
         await zombie.perform(bank.call())
+    assert len(refused) == 1, "the worker is told even where the graph catches the error"
     assert bank.asked == []
     assert await effects_of(client, keys, ROOT) == []
 
