@@ -22,7 +22,8 @@ def from_langchain(
     """`tool` as one of the registry's. Without a word on its risk it is HIGH and not to be repeated.
 
     Its function learns the call, and the key that a repetition bears too, from `app.tools.tool.current_call`. Its
-    `ToolException` says that nothing happened. Arguments that LangGraph injects (state, store, runtime) are not passed
+    `ToolException` says that nothing happened. A synchronous function runs in a thread, which goes on when its time is
+    up: give it more time than it can need. Arguments that LangGraph injects (state, store, runtime) are not passed
     on; `langgraph.runtime.get_runtime` and `langgraph.config.get_store` give them inside it.
     """
 

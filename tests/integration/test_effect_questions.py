@@ -99,6 +99,11 @@ class Desk:
         new = replace(new_run(run.thread_id), input={}, command={"resume": value})
         return await self._ended((await self.ledger.accept(new)).run_id)
 
+    async def replay(self, run: Run) -> Run:
+        """The run that goes on where `run` failed, once it has ended."""
+        new = replace(new_run(run.thread_id), input=run.input, command=run.command, replays=run)
+        return await self._ended((await self.ledger.accept(new)).run_id)
+
     async def states(self, run: Run) -> dict[str, str]:
         found = await effects_of(self.client, self.keys, run.effects_root)
         return {effect.call_id: str(effect.state) for effect in found}
@@ -355,6 +360,32 @@ async def test_an_attempt_that_fails_after_an_answer_keeps_the_decision(desk: An
         run = await at.answer(await at.ask(), {"c1": {"decision": "repeat"}})
         assert (answer_of(run), run.attempt) == ("paid ann", 2)
     assert shop.made == ["pay ann", "pay ann"]
+
+
+@pytest.mark.parametrize("asked_first", [False, True])
+async def test_a_replay_of_a_failed_run_repeats_no_effect(desk: Any, shop: Shop, asked_first: bool) -> None:
+    """It failed after its payment, or after a person had let the payment through once more."""
+    shop.doubtful = {"ann": 1} if asked_first else {}
+    tools, failures = shop.tools, [ValueError("a bug, mended before the replay")]
+
+    async def act(runtime: Runtime[RunContext]) -> str:
+        assert runtime.execution_info is not None
+        paid = await tools.invoke(
+            "pay", {"to": "ann"}, call_id="c1", task_id=runtime.execution_info.task_id, context=runtime.context
+        )
+        if failures:
+            raise failures.pop()
+        return paid.text
+
+    async with desk(one_node(act)) as at:
+        failed = await at.ask()
+        if asked_first:
+            failed = await at.answer(failed, {"c1": {"decision": "repeat"}})
+        assert failed.status is Status.ERROR, failed.result
+        replayed = await at.replay(failed)
+        assert answer_of(replayed) == "paid ann"
+        assert replayed.effects_root == failed.effects_root
+    assert shop.made == ["pay ann"] * (2 if asked_first else 1)
 
 
 async def test_no_key_is_ever_used_by_another_run(desk: Any, shop: Shop) -> None:
