@@ -19,6 +19,7 @@ from app.infra.ids import RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.memory.checkpoints import CheckpointDamaged, RedisSaver, ThreadTaken
+from tests.support.contents import contents
 from tests.support.proxy import Proxy
 from tests.support.valkey import ValkeyServer
 
@@ -123,10 +124,10 @@ async def test_a_repeated_put_and_repeated_writes_change_nothing(saver: Saver, c
     made = checkpoint({"a": 1}, {"a": 1})
     config = await one.aput(at("t"), made, {"source": "loop", "step": 0}, {"a": 1})
     await one.aput_writes(config, [("a", "first"), ("b", 2)], "task")
-    before = {key: await client.dump(key) for key in await keys_of(client)}
+    before = await contents(client)
     await one.aput(at("t"), made, {"source": "loop", "step": 0}, {"a": 1})
     await one.aput_writes(config, [("a", "first"), ("b", 2)], "task")
-    assert {key: await client.dump(key) for key in await keys_of(client)} == before
+    assert await contents(client) == before
     await one.aput_writes(config, [("a", "second")], "task")
     found = await one.aget_tuple(config)
     assert found is not None
@@ -181,7 +182,7 @@ async def test_an_older_epoch_is_refused_and_nothing_changes(saver: Saver, clien
     config = (await steps(old, "t", 2))[-1]
     await client.hset(KEYS.epochs, run, "2")
     await new.aput_writes(config, [("step", "new")], "task")
-    before = {key: await client.dump(key) for key in await keys_of(client)}
+    before = await contents(client)
 
     made = checkpoint({"step": "old"}, {"step": 7})
     with pytest.raises(StaleEpoch, match="at epoch 2, this worker holds 1"):
@@ -197,7 +198,7 @@ async def test_an_older_epoch_is_refused_and_nothing_changes(saver: Saver, clien
         await new.aput(config, made, {"source": "loop"}, {"step": 7})
 
     await client.hset(KEYS.epochs, run, "2")
-    assert {key: await client.dump(key) for key in await keys_of(client)} == before
+    assert await contents(client) == before
     assert [error.held for error in refused] == [1, 1, 1, 1]
 
 

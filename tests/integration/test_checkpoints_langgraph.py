@@ -30,6 +30,7 @@ from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
 from app.memory.checkpoints import CheckpointSealed, RedisSaver, RunNeeded, open_serializer
+from tests.support.contents import contents
 from tests.support.valkey import ValkeyServer
 
 KEYS = Keys()
@@ -195,10 +196,10 @@ async def test_a_run_that_a_delta_channel_is_computed_from_is_not_deleted(saver:
 
     await graph.ainvoke({"log": ["one"]}, made_by("first"))
     await graph.ainvoke({"log": ["two"]}, made_by("second"))
-    before = {key: await client.dump(key) async for key in client.scan_iter()}
+    before = await contents(client)
     with pytest.raises(RunNeeded, match="later checkpoints of thread t are computed from those of run first"):
         await saver().adelete_for_runs(["first"])
-    assert {key: await client.dump(key) async for key in client.scan_iter()} == before
+    assert await contents(client) == before
     await saver().adelete_for_runs(["second"])
     assert (await graph.aget_state(thread())).values["log"] == ["one", "a"]
     await saver().adelete_for_runs(["first"])
@@ -312,11 +313,11 @@ async def test_an_overtaken_worker_leaves_the_finished_thread_as_it_is(client: a
     await client.hset(KEYS.epochs, RUN, "2")
     await worker(2).ainvoke({"log": []}, thread())
     await client.hdel(KEYS.epochs, RUN)
-    finished = {key: await client.dump(key) async for key in client.scan_iter()}
+    finished = await contents(client)
     wake.set()
     with pytest.raises(StaleEpoch):
         await zombie
-    assert {key: await client.dump(key) async for key in client.scan_iter()} == finished
+    assert await contents(client) == finished
     state = await graph(RedisSaver(client, KEYS, fence=None, ttl_seconds=3_600)).aget_state(thread())
     assert state.values["log"] == ["worker 2"]
 

@@ -18,6 +18,7 @@ from app.infra.fence import Fence
 from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.memory.checkpoints import CheckpointDamaged, RedisSaver
+from tests.support.contents import contents
 from tests.support.crashing import Crash, CrashingSaver, until_crash
 
 KEYS = Keys()
@@ -80,19 +81,6 @@ def run(client: aioredis.Redis) -> Runs:
 def maintenance(client: aioredis.Redis) -> RedisSaver:
     """A saver outside any run."""
     return RedisSaver(client, KEYS, fence=None, ttl_seconds=HOUR)
-
-
-async def contents(client: aioredis.Redis) -> dict[str, Any]:
-    """All that lies in Redis, but for moments: a thread's end of life moves with each write."""
-    found: dict[str, Any] = {}
-    async for key in client.scan_iter(count=1000):
-        if await client.type(key) == b"hash":
-            found[key.decode()] = await client.hgetall(key)
-        elif await client.type(key) == b"zset":
-            found[key.decode()] = await client.zrange(key, 0, -1)
-        else:
-            found[key.decode()] = await client.smembers(key)
-    return found
 
 
 @pytest.mark.parametrize("inside", [False, True])
