@@ -24,6 +24,7 @@ from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import outages
+from app.runs.bell import Bell
 from app.runs.events import START, Event, events_of, position
 from app.runs.feed import AT_ONCE, Feed
 from app.runs.standing import Standing, look
@@ -64,6 +65,8 @@ class EventHub:
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(task()) for task in (self._listen, self._tune, self._read, self._check)]
+        for task in self._tasks:
+            task.add_done_callback(_say_why_it_ended)
 
     def leave(self) -> None:
         """End every `follow` between two events: the process stops, its clients go on elsewhere."""
@@ -194,7 +197,7 @@ class EventHub:
         pause = _RECONNECT_SECONDS[0]
         while True:
             try:
-                async with self._redis.pubsub() as bell:
+                async with Bell(self._redis.connection_pool) as bell:
                     heard = set(self._feeds)
                     await bell.subscribe(self._keys.ended, *[self._keys.grown(run_id) for run_id in heard])
                     self._bell, self._heard = bell, heard
@@ -290,6 +293,12 @@ class EventHub:
                     some = runs[first : first + _CHECKED]
                     if await self._redis.exists(*[self._keys.run(run_id) for run_id in some]) < len(some):
                         self._look_again(some)
+
+
+def _say_why_it_ended(task: asyncio.Task[None]) -> None:
+    """They end with the process only; one that fails holds up every stream, and nobody awaits it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("streams of this process stand still", fix="start it again, report the error", exc_info=error)
 
 
 @contextlib.asynccontextmanager
