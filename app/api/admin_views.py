@@ -1,4 +1,4 @@
-"""What the `/admin` routes answer with: the JSON of `app.runs.details`, described."""
+"""What the `/admin` routes answer with: the JSON of `app.runs.administration.details`, described."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.runs.backlog import Backlog
-from app.runs.details import RunDetail, detail_json, summary_json
-from app.runs.listing import Listing
+from app.runs.administration.backlog import Backlog
+from app.runs.administration.details import RunDetail, detail_json, summary_json
+from app.runs.administration.listing import Listing
 
 _STATUS = "pending, running, success, error, timeout, interrupted or cancelled"
 

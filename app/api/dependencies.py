@@ -19,12 +19,12 @@ from app.infra.auth import Authenticator, Caller
 from app.infra.ids import ID_PATTERN, RunId, ThreadId, UserId
 from app.infra.keys import Keys
 from app.infra.settings import Settings
-from app.runs.administration import Administration
-from app.runs.crons import Crons
+from app.runs.administration.desk import Administration
 from app.runs.events import START, is_event_id
 from app.runs.hub import EventHub
 from app.runs.ledger import RunLedger
-from app.runs.scheduler import Scheduler
+from app.runs.schedule.crons import Crons
+from app.runs.schedule.scheduler import Scheduler
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from app.infra.keys import Keys
 from app.infra.redis import open_redis
 from app.infra.settings import Settings
 from app.infra.version import VERSION
-from app.runs.crons import Crons
+from app.runs.administration.removal import finishing
 from app.runs.hub import hub
-from app.runs.later import Later
 from app.runs.ledger import RunLedger
-from app.runs.removal import finishing
-from app.runs.scheduler import scheduling
+from app.runs.schedule.crons import Crons
+from app.runs.schedule.later import Later
+from app.runs.schedule.scheduler import scheduling
 from app.workflows.names import graph_names
 
 

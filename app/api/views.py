@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.runs.details import ThreadDetail, thread_json
+from app.runs.administration.details import ThreadDetail, thread_json
 from app.runs.model import Run
 
 

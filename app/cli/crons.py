@@ -10,9 +10,9 @@ import typer
 from app.cli import render
 from app.cli.session import JsonOption, LimitOption, Session, TenantOption, YesOption, confirm, perform, tenant_of
 from app.infra.ids import is_id
-from app.runs.cron_model import Cron
-from app.runs.crons import Crons
-from app.runs.details import iso
+from app.runs.administration.details import iso
+from app.runs.schedule.crons import Crons
+from app.runs.schedule.model import Cron
 
 app = typer.Typer(help="Crons of all tenants: list, show, pause, resume, delete.", no_args_is_help=True)
 

@@ -24,9 +24,9 @@ from app.cli.session import (
     tenant_of,
 )
 from app.infra.ids import RunId
-from app.runs.administration import Replayed
-from app.runs.details import RunDetail, summary_json
-from app.runs.listing import MOST_LOOKED_AT, Listing, RunFilter
+from app.runs.administration.desk import Replayed
+from app.runs.administration.details import RunDetail, summary_json
+from app.runs.administration.listing import MOST_LOOKED_AT, Listing, RunFilter
 from app.runs.model import Run
 
 app = typer.Typer(help="Runs that failed for good: list, show, replay, drop.", no_args_is_help=True)

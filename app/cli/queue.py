@@ -8,7 +8,7 @@ import typer
 
 from app.cli import render
 from app.cli.session import JsonOption, Session, TenantOption, perform, tenant_of
-from app.runs.backlog import Backlog
+from app.runs.administration.backlog import Backlog
 
 
 def queue(tenant: TenantOption = None, json: JsonOption = False) -> None:

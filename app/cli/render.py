@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import typer
 
-from app.runs.listing import MOST_LOOKED_AT, RunSummary
-from app.runs.removal import Removed
+from app.runs.administration.listing import MOST_LOOKED_AT, RunSummary
+from app.runs.administration.removal import Removed
 
 _PROGRESS_SECONDS = {True: 0.2, False: 5.0}
 """Pause between two lines of progress, on a terminal and elsewhere."""

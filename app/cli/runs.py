@@ -17,8 +17,8 @@ from app.cli.session import (
     run_of,
     tenant_of,
 )
-from app.runs.details import RunDetail, detail_json, iso, run_json, summary_json
-from app.runs.listing import Listing, RunFilter
+from app.runs.administration.details import RunDetail, detail_json, iso, run_json, summary_json
+from app.runs.administration.listing import Listing, RunFilter
 from app.runs.model import Run, Status
 
 app = typer.Typer(help="Runs: list, show, cancel, replay.", no_args_is_help=True)

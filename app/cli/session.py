@@ -17,7 +17,7 @@ from app.infra.ids import RunId, TenantId, ThreadId, is_id
 from app.infra.keys import Keys
 from app.infra.redis import open_redis
 from app.infra.settings import Settings, settings
-from app.runs.administration import Administration
+from app.runs.administration.desk import Administration
 from app.runs.ledger import RunLedger
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from app.cli.session import JsonOption, Session, TenantArgument, YesOption, conf
 from app.infra.errors import Unavailable
 from app.infra.ids import TenantId
 from app.infra.settings import Settings
-from app.runs.removal import Removed
-from app.runs.tenant_removal import Forget
+from app.runs.administration.removal import Removed
+from app.runs.administration.tenant_removal import Forget
 
 app = typer.Typer(help="Tenants: delete.", no_args_is_help=True)
 

@@ -19,9 +19,9 @@ from app.cli.session import (
     tenant_of,
     thread_of,
 )
-from app.runs.details import ThreadDetail, exported, iso, thread_json, thread_summary_json
-from app.runs.listing import Listing, ThreadSummary
-from app.runs.removal import Removed
+from app.runs.administration.details import ThreadDetail, exported, iso, thread_json, thread_summary_json
+from app.runs.administration.listing import Listing, ThreadSummary
+from app.runs.administration.removal import Removed
 
 app = typer.Typer(help="Threads: list, show, export, delete.", no_args_is_help=True)
 

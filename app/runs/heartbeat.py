@@ -32,7 +32,7 @@ class Heartbeat:
         lease_seconds: float,
         on_state: Callable[[RunId, int, str], None],
     ) -> None:
-        """`on_state(run id, epoch, state)` is called in the event loop that made this; see `heartbeat.lua` for states."""
+        """`on_state(run id, epoch, state)` is called in the event loop that made this; states: see `heartbeat.lua`."""
         self._pause = lease_seconds / _PER_LEASE
         self._client = redis.Redis.from_url(url, socket_timeout=self._pause, socket_connect_timeout=self._pause)
         self._script = self._client.register_script(_HEARTBEAT)

@@ -73,7 +73,7 @@ def slipway(client: Any, valkey_server: ValkeyServer, monkeypatch: pytest.Monkey
     monkeypatch.delenv("QDRANT_URL", raising=False)
     # The test's process has logging of its own; one test below sees to it that the real one leaves stdout alone.
     monkeypatch.setattr("app.cli.session._log_to_stderr", lambda: None)
-    monkeypatch.setattr("app.runs.administration.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("app.runs.administration.desk.SETTLE_SECONDS", 0.0)
     with capture_logs():
         yield Slipway(monkeypatch)
     settings.cache_clear()

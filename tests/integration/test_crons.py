@@ -21,13 +21,13 @@ from app.infra.ids import STABLE, Release, TenantId, ThreadId, UserId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
-from app.runs import crons as crons_module
-from app.runs.cron_model import Cron, CronNotFound, NeverDue, NewCron, TooManyCrons
-from app.runs.crons import Crons
-from app.runs.later import Later
 from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
 from app.runs.model import Run, Strategy
-from app.runs.scheduler import Scheduler
+from app.runs.schedule import crons as crons_module
+from app.runs.schedule.crons import Crons
+from app.runs.schedule.later import Later
+from app.runs.schedule.model import Cron, CronNotFound, NeverDue, NewCron, TooManyCrons
+from app.runs.schedule.scheduler import Scheduler
 from tests.integration.conftest import TENANT, new_run
 from tests.support.proxy import Proxy
 from tests.support.service import OTHER_KEY, ROOT, Service

@@ -15,11 +15,11 @@ from app.infra.ids import STABLE, Release, RunId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
-from app.runs.crons import Crons
-from app.runs.later import Later
 from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
 from app.runs.model import Status
-from app.runs.scheduler import Scheduler, scheduling
+from app.runs.schedule.crons import Crons
+from app.runs.schedule.later import Later
+from app.runs.schedule.scheduler import Scheduler, scheduling
 from tests.integration.conftest import TENANT, new_run
 from tests.support.proxy import Proxy
 from tests.support.valkey import ValkeyServer

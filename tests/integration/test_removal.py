@@ -16,14 +16,14 @@ from app.infra.ids import STABLE, RunId, TenantId, ThreadId, UserId, new_id
 from app.infra.keys import Keys
 from app.infra.settings import RunSettings
 from app.memory.checkpoints import RedisSaver
-from app.runs.administration import Administration
-from app.runs.cron_model import NewCron
-from app.runs.crons import Crons
+from app.runs.administration.desk import Administration
+from app.runs.administration.removal import Removal, Removed
+from app.runs.administration.tenant_removal import TenantNotFound, TenantRemoval
 from app.runs.events import EventWriter
 from app.runs.ledger import RunLedger
 from app.runs.model import Claim, Failure, NewRun, Run, Status
-from app.runs.removal import Removal, Removed
-from app.runs.tenant_removal import TenantNotFound, TenantRemoval
+from app.runs.schedule.crons import Crons
+from app.runs.schedule.model import NewCron
 from tests.integration.conftest import TENANT, new_run
 from tests.support.waiting import eventually
 

@@ -51,7 +51,7 @@ async def hands(service: Service) -> AsyncIterator[tuple[Any, RunLedger]]:
 
 async def heard(service: Service) -> set[bytes]:
     """Channels of runs that an api process is subscribed to."""
-    found: list[bytes] = await asyncio.to_thread(service.redis.pubsub_channels, "*:grown:*")
+    found: list[Any] = await asyncio.to_thread(service.redis.pubsub_channels, "*:grown:*")
     return set(found)
 
 

@@ -25,8 +25,8 @@ from app.api.dependencies import AdminDep, AdministrationDep, RunIdPath, ThreadI
 from app.api.problems import problems, request_id
 from app.api.views import RunView, ThreadView
 from app.infra.ids import ID_PATTERN
-from app.runs.details import exported, thread_summary_json
-from app.runs.listing import RunFilter
+from app.runs.administration.details import exported, thread_summary_json
+from app.runs.administration.listing import RunFilter
 from app.runs.model import Status
 
 router = APIRouter(prefix="/admin", tags=["admin"])

@@ -13,9 +13,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from app.api.dependencies import Api, CallerDep, IdempotencyKey, Parts
 from app.api.problems import ProblemError, problems
 from app.infra.ids import ID_PATTERN, ThreadId
-from app.runs.cron_model import Cron, NeverDue, NewCron
-from app.runs.cron_times import check_schedule, check_timezone
 from app.runs.model import Strategy
+from app.runs.schedule.model import Cron, NeverDue, NewCron
+from app.runs.schedule.times import check_schedule, check_timezone
 
 router = APIRouter(prefix="/crons", tags=["crons"])
 

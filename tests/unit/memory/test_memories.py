@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langgraph.store.memory import InMemoryStore
@@ -15,6 +13,7 @@ from app.infra.ids import Release, RunId, TenantId, ThreadId, UserId
 from app.memory.memories import MAX_CHARS, Memories, MemoryNotFound
 from app.tools.memory import memory_tools
 from app.tools.registry import ToolRegistry
+from tests.support.journal import Journal
 
 _ACME = TenantId("acme")
 _ANN, _BOB = UserId("ann"), UserId("bob")
@@ -27,15 +26,10 @@ def memories() -> Memories:
     return Memories(InMemoryStore(index=index))  # type: ignore[arg-type]
 
 
-class Unjournaled:
-    async def perform(self, key: str, *, tool: str, idempotent: bool, call: Callable[[], Awaitable[str]]) -> str:
-        return await call()
-
-
 def run_of(tenant: str, user: str, thread: str) -> RunContext:
     fence = Fence(RunId("r"), 1)
     release = Release("stable")
-    return RunContext(RunId("r"), ThreadId(thread), TenantId(tenant), UserId(user), release, 1, fence, Unjournaled())
+    return RunContext(RunId("r"), ThreadId(thread), TenantId(tenant), UserId(user), release, 1, fence, Journal())
 
 
 async def texts(memories: Memories, tenant: str, user: str) -> set[str]:

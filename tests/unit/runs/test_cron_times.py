@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.runs.cron_times import check_schedule, check_timezone, next_moment, timezones
+from app.runs.schedule.times import check_schedule, check_timezone, next_moment, timezones
 
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 

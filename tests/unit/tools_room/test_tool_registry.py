@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,12 +12,12 @@ from langgraph.errors import GraphInterrupt
 from pydantic import BaseModel, Field
 
 from app.infra.context import RunContext
-from app.infra.effects import Decision, Effect, EffectCall
 from app.infra.errors import ConfigurationError, StaleEpoch
 from app.infra.fence import Fence
 from app.infra.ids import Release, RunId, TenantId, ThreadId, UserId
 from app.tools.langchain import from_langchain
 from app.tools.registry import Risk, Source, Tool, ToolCall, ToolError, ToolRegistry, ToolResult
+from tests.support.journal import Journal
 
 Body = Callable[["Add", ToolCall], Awaitable[ToolResult]]
 
@@ -25,35 +25,6 @@ Body = Callable[["Add", ToolCall], Awaitable[ToolResult]]
 class Add(BaseModel):
     a: int
     b: int = Field(1, ge=0)
-
-
-class Journal:
-    """An effect journal in memory: each key is performed once; what is unknown stays so until it is decided."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, Effect] = {}
-
-    async def perform(self, call: EffectCall) -> Effect:
-        if call.key not in self.records:
-            outcome = await call.perform()
-            self.records[call.key] = Effect(
-                id=call.key,
-                state=outcome.state,
-                tool=call.tool,
-                call_id=call.call_id,
-                task_id=call.task_id,
-                run_id=RunId("r1"),
-                attempt=1,
-                epoch=1,
-                nonce="0",
-                at_ms=0,
-                result=outcome.result,
-                reason=outcome.reason,
-            )
-        return self.records[call.key]
-
-    async def decide(self, decisions: Sequence[Decision], *, by: str, answers: int) -> None:
-        raise AssertionError("nobody was asked")
 
 
 def run_of(journal: Journal, *, tenant: str = "acme", user: str = "ann", thread: str = "th1") -> RunContext:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,19 +18,15 @@ from app.infra.ids import STABLE, RunId, TenantId, ThreadId, UserId
 from app.memory.memories import Memories
 from app.workflows.graph import build_graph
 from app.workflows.run_store import RunStore
+from tests.support.journal import Journal
 from tests.unit.workflows.conftest import Desk
 
 TENANT = TenantId("acme")
 
 
-class Direct:
-    async def perform(self, key: str, *, tool: str, idempotent: bool, call: Callable[[], Awaitable[str]]) -> str:
-        return await call()
-
-
 def run_of(user: str) -> RunContext:
     run = RunId("r")
-    return RunContext(run, ThreadId("t"), TENANT, UserId(user), STABLE, 1, Fence(run, 1), Direct())
+    return RunContext(run, ThreadId("t"), TENANT, UserId(user), STABLE, 1, Fence(run, 1), Journal())
 
 
 async def ask(desk: Desk, store: BaseStore | None, user: str) -> list[str]:
