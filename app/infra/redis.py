@@ -16,6 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.infra.bell import Bell
 from app.infra.errors import RedisUnavailable
 from app.infra.settings import RedisSettings
 
@@ -58,6 +59,10 @@ class Client(aioredis.Redis):
         self._most = max(1, min(_BATCHES, self.connection_pool.max_connections // 2))
         self._under_way = 0
         self._awake = False
+
+    def pubsub(self, **options: Any) -> Bell:
+        """A subscribed connection, which ends with its first error."""
+        return Bell(self.connection_pool, **options)
 
     def evalsha(self, sha: str, numkeys: int, *keys_and_args: Any) -> Any:
         """The script's reply, as a future."""

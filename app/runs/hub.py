@@ -24,7 +24,6 @@ from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import outages
-from app.runs.bell import Bell
 from app.runs.events import START, Event, events_of, position
 from app.runs.feed import AT_ONCE, Feed
 from app.runs.standing import Standing, look
@@ -197,7 +196,7 @@ class EventHub:
         pause = _RECONNECT_SECONDS[0]
         while True:
             try:
-                async with Bell(self._redis.connection_pool) as bell:
+                async with self._redis.pubsub() as bell:
                     heard = set(self._feeds)
                     await bell.subscribe(self._keys.ended, *[self._keys.grown(run_id) for run_id in heard])
                     self._bell, self._heard = bell, heard

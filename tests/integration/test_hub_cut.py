@@ -13,7 +13,6 @@ from app.infra.errors import RedisUnavailable
 from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.infra.redis import connect
-from app.runs.bell import Bell
 from app.runs.hub import EventHub, hub
 from app.runs.ledger import RunLedger
 from app.runs.standing import Standing
@@ -45,7 +44,7 @@ async def test_a_subscribed_connection_that_was_cut_is_not_made_again(valkey_ser
     """Two tasks use it: should each of them connect again, they would read each other's replies."""
     async with Proxy(valkey_server.port) as proxy:
         through = connect(valkey_server.url.replace(f":{valkey_server.port}/", f":{proxy.port}/"))
-        async with Bell(through.connection_pool) as bell:
+        async with through.pubsub() as bell:
             await bell.subscribe("one")
             assert (await bell.get_message(timeout=None))["type"] == "subscribe"
             listening = asyncio.create_task(bell.get_message(timeout=None))
