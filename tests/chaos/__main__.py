@@ -107,12 +107,14 @@ def _tell(report: campaign.Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(plan.as_json(report.history.plan))
     (folder / "notes.json").write_text(json.dumps(report.history.notes, indent=0))
+    for name, log in report.logs.items():
+        (folder / name).write_text(log)
     for number, (talk, violations) in enumerate(by_talk.items()):
         text = "\n".join([*map(str, violations), report.history.tell(violations[0].tag)])
         (folder / f"{talk}.txt").write_text(text + "\n")
         if number < _TOLD_IN_FULL:
             print(text)
-    print(f"the history of {len(by_talk)} threads is in {folder}")
+    print(f"the history of {len(by_talk)} threads and every process's log are in {folder}")
 
 
 def _say(text: str) -> None:

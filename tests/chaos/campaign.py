@@ -31,6 +31,8 @@ class Report:
     faults: int
     kinds: dict[str, int]
     seconds: float
+    logs: dict[str, str]
+    """Of every process, by file name."""
 
 
 async def run(
@@ -63,9 +65,10 @@ async def run(
         finally:
             await clients.close()
         await collect(history, cluster.valkey.url, cluster.store)
+        logs = await asyncio.to_thread(cluster.logs)
     for talk in plan.talks:
         history.expected[talk.name] = await expect(talk)
-    return Report(history, checker.check(history), injector.applied, injector.kinds, took)
+    return Report(history, checker.check(history), injector.applied, injector.kinds, took, logs)
 
 
 async def _look_again(history: History, clients: Clients) -> None:

@@ -187,6 +187,10 @@ class Cluster:
         await asyncio.to_thread(self._outside.close)
         self._folder.cleanup()
 
+    def logs(self) -> dict[str, str]:
+        """What every process has logged, those that were killed too, by the name of its file."""
+        return {path.name: path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log"))}
+
     def redis(self) -> Any:
         """A client of the Valkey itself, past all proxies."""
         return redis.Redis.from_url(self.valkey.url)
