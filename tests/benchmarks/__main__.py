@@ -7,53 +7,10 @@ import json
 import subprocess
 import sys
 
-from tests.benchmarks import bench_agent, bench_overhead, bench_platform
+from tests.benchmarks import bench_agent, bench_platform, bench_runs, bench_streams
 from tests.benchmarks.bench_platform import PlatformFigures
 from tests.benchmarks.page import machine, table, verdict, write
 from tests.support.service import ROOT
-
-
-def overhead() -> str:
-    """Section: what the platform costs per run."""
-    figures = bench_overhead.measure()
-    rows = []
-    for clients, ours in figures.service.items():
-        bare = figures.bare_app[clients]
-        rows.append(
-            [
-                str(clients),
-                f"{ours.p50:.1f} / {ours.p99:.1f}",
-                f"{ours.per_second:.0f}",
-                f"{bare.p50:.1f} / {bare.p99:.1f}",
-                f"{bare.per_second:.0f}",
-                f"{ours.p50 / bare.p50:.1f} ×",
-            ]
-        )
-    one, many = figures.service[1], figures.service[16]
-    targets = [
-        ["`/chat` p50, 1 client", "≤ 10 ms", f"{one.p50:.1f} ms", verdict(one.p50 <= 10)],
-        ["runs/s, 16 clients", "≥ 150", f"{many.per_second:.0f}", verdict(many.per_second >= 150)],
-        [
-            f"first token on the stream after the model's, {bench_overhead.STREAMS} streams, p50",
-            "≤ 15 ms",
-            f"{figures.first_token_p50_ms:.1f} ms (p95 {figures.first_token_p95_ms:.1f})",
-            verdict(figures.first_token_p50_ms <= 15),
-        ],
-    ]
-    return f"""## Overhead of a run
-
-A one-node graph whose in-process model answers at once (`tests/benchmarks/graphs.py`), one api and one worker process,
-Valkey with its append-only file, the load generator on the same cores; every run accepted, claimed, checkpointed under
-the fence, its events written and read. Beside it the same graph behind 30 lines of FastAPI with an InMemorySaver, which
-keeps nothing (`tests/benchmarks/bare_app.py`), and the bare graph in a loop: {figures.graph_ms:.2f} ms per `ainvoke`.
-{machine()}
-
-{table(["clients", "`/chat` p50 / p99 ms", "runs/s", "bare app p50 / p99 ms", "runs/s", "ratio p50"], rows)}
-
-{table(["figure", "target", "measured", ""], targets)}
-
-CPU per run: {figures.cpu_line()}.
-"""
 
 
 def agent() -> str:
@@ -164,7 +121,14 @@ def cold() -> str:
     return f"## The local platform on a bare machine\n\n{_platform(bench_platform.measure(cold=True))}"
 
 
-SECTIONS = {"platform": platform, "cold": cold, "overhead": overhead, "agent": agent, "checkpoints": checkpoints}
+SECTIONS = {
+    "platform": platform,
+    "cold": cold,
+    "runs": bench_runs.section,
+    "streams": bench_streams.section,
+    "agent": agent,
+    "checkpoints": checkpoints,
+}
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from tests.support.service import ROOT
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`; `make bench ARGS="overhead agent"` measures some, `make bench ARGS=cold` the slow one. Numbers
+Written by `make bench`; `make bench ARGS="runs agent"` measures some, `make bench ARGS=cold` the slow one. Numbers
 depend on the machine and on what else it does: compare the columns of one table, which one run measured, rather than
 tables of two days. A target that is missed says so, with what takes the time.
 """

@@ -78,10 +78,10 @@ async def test_a_silent_stream_is_kept_alive_by_comments(silent: Service) -> Non
 async def test_a_client_that_vanishes_leaves_nothing_behind(silent: Service) -> None:
     """Thousands do in a day: neither the api nor Redis may remember one."""
     streams = [await raw_stream(silent) for _ in range(20)]
-    await eventually(lambda: heard(silent), until=lambda channels: len(channels) == 20)
+    await eventually(lambda: heard(silent), until=lambda channels: channels == 20)
     for _, writer, _ in streams:
         writer.transport.abort()
-    await eventually(lambda: heard(silent), until=lambda channels: not channels)
+    await eventually(lambda: heard(silent), until=lambda channels: channels == 0)
 
 
 async def test_a_client_that_does_not_read_holds_up_nobody_and_misses_nothing(silent: Service) -> None:
