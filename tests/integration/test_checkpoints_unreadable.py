@@ -21,6 +21,7 @@ from app.runs.ledger import RunLedger
 from app.runs.model import NewRun, Run, Status
 from app.runs.worker import Worker
 from tests.integration.conftest import TENANT, new_run
+from tests.support.valkey import ValkeyServer
 from tests.support.waiting import eventually
 
 
@@ -37,14 +38,15 @@ def _graph(name: str) -> Any:
 
 
 @pytest.fixture
-def settings() -> Settings:
+def settings(valkey_server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("REDIS_URL", valkey_server.url)  # the heartbeat has a connection of its own
     return load(env_file=None)
 
 
 def under(settings: Settings, key: bytes | None) -> Settings:
     secret = None if key is None else SecretStr(key.hex())
     return settings.model_copy(
-        update={"runs": settings.runs.model_copy(update={"checkpoint_encryption_key": secret, "lease_seconds": 1.0})}
+        update={"runs": settings.runs.model_copy(update={"checkpoint_encryption_key": secret, "lease_seconds": 2.0})}
     )
 
 
