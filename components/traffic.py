@@ -18,6 +18,11 @@ MIRRORED_METHOD = "POST"
 """Only these are copied to a shadow: reads ask for runs and threads that a shadow never has."""
 
 
+def shadow_prefix(release: str) -> str:
+    """Before every key of a shadow release: what it writes lies apart from everything else."""
+    return f"shadow:{release}:"
+
+
 class Role(StrEnum):
     """How a release takes part."""
 

@@ -12,24 +12,19 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import pulumi
 from dotenv import dotenv_values
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from app.infra.ids import ID_PATTERN, is_id
 from components.traffic import PIN_HEADER, HeaderPin, ReleaseTraffic, Role, TrafficPlan
+from stacks import kubernetes_rules
+from stacks.kubernetes_config import Build, ImageReference, KubernetesConfig
+from stacks.model import Model
 from stacks.variables import check_override, check_secret
 
 NAMESPACE = "slipway"
@@ -44,6 +39,7 @@ class PlatformName(StrEnum):
     """Where a stack runs. A member is added with the platform that implements it."""
 
     LOCAL = "local"
+    KUBERNETES = "kubernetes"
 
 
 def _override(env: dict[str, Any]) -> dict[str, str]:
@@ -57,12 +53,6 @@ def _secrets(env: dict[str, Any]) -> dict[str, SecretStr]:
 Overrides = Annotated[dict[str, Any], AfterValidator(_override)]
 
 
-class Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True, validate_default=True
-    )
-
-
 class Pin(Model):
     """Which header sends a request to the release, whatever the weights say."""
 
@@ -72,10 +62,10 @@ class Pin(Model):
 
 
 class Workers(Model):
-    """Worker processes of a release. One number in the configuration means both."""
+    """Workers of a release. One number in the configuration means both: then nothing scales."""
 
-    min: int = Field(1, ge=0, le=64)
-    max: int = Field(1, ge=1, le=64)
+    min: int = Field(1, ge=0, le=1_000)
+    max: int = Field(1, ge=1, le=1_000)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -111,6 +101,8 @@ class ReleaseConfig(Model):
     """Settings of this release alone, by variable."""
     workers: WorkerCount | None = None
     """Default: the stack's."""
+    image: ImageReference | None = None
+    """Image of this release alone (Kubernetes). Default: the stack's."""
     state: Literal["serving", "draining"] = "serving"
     """`draining`: takes no request, its workers finish its runs. Remove it once they have."""
 
@@ -140,21 +132,28 @@ class StackConfig(Model):
     """Settings of all releases, by variable."""
     secret_env: Annotated[dict[str, Any], AfterValidator(_secrets)] = Field(default_factory=dict)
     """Secret settings of all releases, by variable."""
-    workers: WorkerCount = Workers()
+    workers: WorkerCount | None = None
+    """Workers of each release. Default: 1 on the local platform; on Kubernetes 2 to 50, as the queue asks."""
     openai_api_key: SecretStr | None = None
     openai_base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     anthropic_api_key: SecretStr | None = None
     redis_url: SecretStr | None = None
     """A Redis or Valkey to use instead of an own one."""
     qdrant_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
-    """A Qdrant to use instead of the local vector store."""
+    """A Qdrant to use instead of an own vector store."""
     qdrant_api_key: SecretStr | None = None
     appendfsync: Literal["everysec", "always"] = "everysec"
-    """How often the own Valkey writes to disk: what a crash can cost, and what a write costs."""
+    """How often the own Redis writes to disk: what a crash can cost, and what a write costs."""
     keep_data: bool = False
     """Whether `pulumi destroy` leaves the data."""
     public_address: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")] = "127.0.0.1"
-    """Where the front door listens: host or host:port; without a port, a free one is chosen and kept."""
+    """Where the front door listens (local): host or host:port; without a port, a free one is chosen and kept."""
+    image: ImageReference | None = None
+    """The service's image (Kubernetes), by digest."""
+    build: Build | None = None
+    """Build the image of this repository, and push it (Kubernetes), instead of `image`."""
+    kubernetes: KubernetesConfig | None = None
+    """What only the platform `kubernetes` needs to know."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -167,13 +166,25 @@ class StackConfig(Model):
         if self.host_port[1] is not None and not 1 <= self.host_port[1] <= 65_535:
             raise ValueError("publicAddress: the port must be between 1 and 65535, like 127.0.0.1:8080")
         if self.platform is PlatformName.LOCAL:
-            for name in self.releases:
-                workers = self.workers_of(name)
-                if workers.min != workers.max or workers.min < 1:
-                    raise ValueError(
-                        f"releases.{name}.workers: the platform local does not scale; give one number, 1 or more"
-                    )
+            self._runs_locally()
+        else:
+            kubernetes_rules.check(self)
         return self
+
+    def _runs_locally(self) -> None:
+        for name, release in self.releases.items():
+            workers = self.workers_of(name)
+            if workers.min != workers.max or workers.min < 1:
+                raise ValueError(
+                    f"releases.{name}.workers: the platform local does not scale; give one number, 1 or more"
+                )
+            if workers.max > _MOST_LOCAL_WORKERS:
+                raise ValueError(f"releases.{name}.workers: one machine runs at most {_MOST_LOCAL_WORKERS}")
+            if release.image:
+                raise ValueError(f"releases.{name}.image: the platform local runs this checkout; take it out")
+        for key in ("image", "build"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key}: the platform local runs this checkout; take it out")
 
     def traffic(self) -> TrafficPlan:
         """Who gets which requests."""
@@ -194,7 +205,9 @@ class StackConfig(Model):
             raise ValueError(f"releases: {error}") from None
 
     def workers_of(self, release: str) -> Workers:
-        return self.releases[release].workers or self.workers
+        """How many workers it has, or may have."""
+        default = Workers() if self.platform is PlatformName.LOCAL else _SCALED
+        return self.releases[release].workers or self.workers or default
 
     @property
     def host_port(self) -> tuple[str, int | None]:
@@ -207,6 +220,9 @@ class StackConfig(Model):
         """Whether any model endpoint is configured; without one the platform brings its own."""
         return bool(self.openai_api_key or self.anthropic_api_key or self.openai_base_url)
 
+
+_MOST_LOCAL_WORKERS = 64
+_SCALED = Workers(min=2, max=50)
 
 FROM_THE_ENVIRONMENT = {
     "openaiApiKey": "OPENAI_API_KEY",
@@ -278,11 +294,30 @@ def _explain(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 def _known(location: tuple[int | str, ...]) -> list[str]:
     """The keys that may stand where an unknown one stood."""
-    model: type[Model] = StackConfig
-    if location[0] == "releases" and len(location) > 2:
-        model = ReleaseConfig
-    if "pin" in location[:-1]:
-        model = Pin
-    elif "workers" in location[:-1]:
-        model = Workers
-    return [to_camel(name) for name in model.model_fields]
+    at: Any = StackConfig
+    for part in location[:-1]:
+        at = _inside(at, part)
+    return next([to_camel(name) for name in kind.model_fields] for kind in _kinds(at) if _is_model(kind))
+
+
+def _inside(annotation: Any, part: int | str) -> Any:
+    """The type of what stands under `part`."""
+    for kind in _kinds(annotation):
+        if _is_model(kind):
+            return next(field.annotation for name, field in kind.model_fields.items() if to_camel(name) == part)
+        if get_origin(kind) in (dict, tuple):
+            return get_args(kind)[1 if get_origin(kind) is dict else 0]
+    return annotation
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a type is made of: without metadata, and each of a union."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return [annotation]
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Model)

@@ -18,7 +18,7 @@ from components.local.model_server import MODEL
 from components.local.resources import ApiKey, Ports, Supervisor
 from components.model_server import ModelServer
 from components.release import Release
-from components.traffic import ReleaseTraffic, Role
+from components.traffic import ReleaseTraffic, Role, shadow_prefix
 from components.valkey import Valkey
 from components.vector_store import VectorStore
 from stacks.config import REPOSITORY, StackConfig
@@ -52,11 +52,6 @@ def build(stack: StackConfig) -> Platform:
     # The key opens nothing before its record is written, so the outputs wait for both.
     ready = pulumi.Output.all(front_door.url, key.id)
     return Platform(service_url=ready.apply(lambda both: str(both[0])), api_key=key.key)
-
-
-def shadow_prefix(release: str) -> str:
-    """Before every key of a shadow release: what it writes lies apart from everything else."""
-    return f"shadow:{release}:"
 
 
 def build_digest(repository: Path = REPOSITORY) -> str:

@@ -37,10 +37,16 @@ def releases(stack: StackConfig) -> dict[str, Any]:
         part.name: {
             "role": part.role.value,
             "weight": part.weight,
-            "workers": stack.workers_of(part.name).min,
+            "workers": _count(stack, part.name),
             **({"pin": f"{part.pin.header}: {part.pin.value}"} if part.pin else {}),
             **({"mirrorPercent": part.mirror_percent} if part.mirror_percent else {}),
             **({"env": dict(stack.releases[part.name].env)} if stack.releases[part.name].env else {}),
         }
         for part in stack.traffic().releases
     }
+
+
+def _count(stack: StackConfig, release: str) -> int | dict[str, int]:
+    """One number, or between which numbers the queue decides."""
+    workers = stack.workers_of(release)
+    return workers.min if workers.min == workers.max else {"min": workers.min, "max": workers.max}

@@ -6,12 +6,28 @@ from collections.abc import Callable, Mapping
 
 import pulumi
 
-from stacks import config, local
+from stacks import config
 from stacks.config import PlatformName, StackConfig
 from stacks.outputs import Platform, export
 
-BUILDERS: Mapping[PlatformName, Callable[[StackConfig], Platform]] = {PlatformName.LOCAL: local.build}
-"""Who builds which platform."""
+
+def _local(stack: StackConfig) -> Platform:
+    from stacks import local
+
+    return local.build(stack)
+
+
+def _kubernetes(stack: StackConfig) -> Platform:
+    from stacks import kubernetes
+
+    return kubernetes.build(stack)
+
+
+BUILDERS: Mapping[PlatformName, Callable[[StackConfig], Platform]] = {
+    PlatformName.LOCAL: _local,
+    PlatformName.KUBERNETES: _kubernetes,
+}
+"""Who builds which platform; each is imported only where it is built."""
 
 
 def run() -> None:

@@ -55,6 +55,18 @@ def check_secret(name: str, value: Any) -> str:
     return str(value)
 
 
+def check_stored(name: str) -> None:
+    """Raises ValueError for a variable that is no secret, so that no store need keep it."""
+    if name in FIELDS and _is_secret(FIELDS[name]):
+        return
+    if name in FIELDS:
+        raise ValueError(f"kubernetes.secretStore.secrets: {name} is no secret; put it under slipway:env")
+    secret = [known for known, field in FIELDS.items() if _is_secret(field)]
+    close = difflib.get_close_matches(name, secret, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"the secrets are {', '.join(sorted(secret))}"
+    raise ValueError(f"kubernetes.secretStore.secrets: the service has no setting {name}; {hint}")
+
+
 def _field(name: str) -> FieldInfo:
     if name in OWNED:
         raise ValueError(f"{name} cannot be set here; {OWNED[name]}")

@@ -51,8 +51,8 @@ def test_a_stack_that_says_nothing_has_one_release_with_all_requests() -> None:
             id="unknown key of a pin",
         ),
         pytest.param(
-            {"platform": "kubernetes"},
-            "slipway:platform: there is no such platform; this version has: local",
+            {"platform": "docker"},
+            "slipway:platform: there is no such platform; this version has: local, kubernetes",
             id="platform not built yet",
         ),
         pytest.param(
