@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from app.infra.ids import STABLE, Release, RunId, TenantId, ThreadId, UserId, new_id
 from app.infra.keys import Keys
@@ -16,6 +17,14 @@ from app.runs.model import NewRun
 from tests.support.valkey import ValkeyServer
 
 TENANT = TenantId("acme")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_tracebacks() -> None:
+    """Where the `rich` package is installed, structlog's default draws a traceback for more than a second, in which a
+    worker of a test keeps no lease. The service configures its logs itself and never comes there."""
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.fixture(scope="session")
