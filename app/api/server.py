@@ -21,7 +21,7 @@ from app.api.main import create_app
 from app.infra.settings import Settings
 
 _DESCRIPTORS = 65_536
-"""Open files that the process asks for, where it may have them: an open stream is one, and 1,024 is a common default."""
+"""Open files that the process asks for, where it may have them: a stream is one, and 1,024 is a common default."""
 _LAST_SECONDS = 3
 """After the time to drain: what remains to write the last bytes before connections are cut."""
 
