@@ -192,7 +192,7 @@ def _effects(history: History, turn: TurnHistory, expected: Expected) -> Iterato
 def _stream(history: History, turn: TurnHistory, stream: Stream, expected: Expected) -> Iterator[Violation]:
     """One client's events: ids rise, none is missing, the answer once, and the end."""
     tag, who = turn.turn.tag, stream.client
-    ids = [_position(seen.id) for seen in stream.events if seen.name != "gap"]
+    ids = [_position(seen.id) for seen in stream.events if seen.name not in ("gap", "lost")]
     for before, after in pairwise(ids):
         if after <= before:
             yield Violation("id-order", tag, f"{who} got {_text(after)} after {_text(before)}")

@@ -223,6 +223,8 @@ class Clients:
             elif field == "data":
                 stream.events.append(Seen(self._history.now(), id_, name, json.loads(value)))
                 count += 1
+                if name == "lost":
+                    raise _Refused(f"the stream says that run {stream.run_id} is lost")
                 if name == "end" or (drop and count >= drop[0]):
                     return
 
