@@ -18,7 +18,7 @@ WITH_PULUMI := $(BOOTSTRAP) --pulumi
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo; echo "  STACK=dev|prod chooses the stack, ARGS=… goes to the program behind the target."
+	@echo; echo "  STACK=dev|canary|prod chooses the stack, ARGS=… goes to the program behind the target."
 
 ##@ Run it
 

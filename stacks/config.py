@@ -256,8 +256,9 @@ def parse(raw: Mapping[str, str], *, secret: set[str], environment: Mapping[str,
         for key in ("openaiApiKey", "anthropicApiKey", "redisUrl", "qdrantApiKey", "secretEnv")
         if values.get(key) and key not in secret
     ]
+    elsewhere = _kept_elsewhere(values)
     for key, variable in FROM_THE_ENVIRONMENT.items():
-        if key not in values and environment.get(variable):
+        if key not in values and variable not in elsewhere and environment.get(variable):
             values[key] = environment[variable]
     try:
         stack = StackConfig.model_validate(values)
@@ -266,6 +267,19 @@ def parse(raw: Mapping[str, str], *, secret: set[str], environment: Mapping[str,
     if problems:
         raise ConfigError("\n".join(["the stack's configuration is wrong:", *(f"  {line}" for line in problems)]))
     return stack
+
+
+def _kept_elsewhere(values: Mapping[str, Any]) -> set[str]:
+    """Variables that the environment must not fill in: a store keeps them, or the stack has a model of its own."""
+    kubernetes = values.get("kubernetes")
+    if values.get("platform") != PlatformName.KUBERNETES or not isinstance(kubernetes, dict):
+        return set()
+    store = kubernetes.get("secretStore")
+    stored = store.get("secrets") if isinstance(store, dict) else None
+    found = {*stored} if isinstance(stored, dict) else set()
+    if "OPENAI_API_KEY" in found or kubernetes.get("modelServer") is not None:
+        found |= {"OPENAI_API_KEY", "OPENAI_BASE_URL"}
+    return found
 
 
 def _value(text: Any) -> Any:

@@ -32,7 +32,7 @@ from stacks.kubernetes_rules import REDIS_PASSWORD
 Env = dict[str, pulumi.Input[str]]
 API: PeerArgs = {"component": agent_service.COMPONENT}
 WORKER: PeerArgs = {"component": agent_workers.COMPONENT}
-_COLLECTOR: PeerArgs = {"component": "otel-collector"}
+_COLLECTOR: PeerArgs = {"component": "collector"}
 _REDIS: PeerArgs = {"component": "redis"}
 _QDRANT: PeerArgs = {"component": "qdrant"}
 _MODEL: PeerArgs = {"component": "model-server"}

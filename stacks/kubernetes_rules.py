@@ -51,8 +51,7 @@ def _model(stack: StackConfig, platform: KubernetesConfig) -> None:
     if platform.model_server is not None:
         if stack.openai_base_url or stack.openai_api_key or "OPENAI_API_KEY" in platform.stored:
             raise ValueError(
-                "kubernetes.modelServer: stands where OpenAI would; take openaiApiKey and openaiBaseUrl out "
-                "(`make up` takes them from the environment, too)"
+                "kubernetes.modelServer: stands where OpenAI would; take openaiApiKey and openaiBaseUrl out"
             )
         return
     if not stack.has_a_model and not platform.stored.intersection(_MODEL_KEYS):

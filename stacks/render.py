@@ -129,7 +129,8 @@ class _Recorder(mocks.Mocks):
             if rpc._special_sig_key in value:
                 self.leaks.add(f"{path} is a secret, and would stand in clear")
                 return None
-            return {key: self._without_secrets(part, f"{path}.{key}") for key, part in value.items()}
+            # A mapping comes over the wire in any order.
+            return {key: self._without_secrets(value[key], f"{path}.{key}") for key in sorted(value)}
         if isinstance(value, list):
             return [self._without_secrets(part, f"{path}[{at}]") for at, part in enumerate(value)]
         # The wire knows floats alone.

@@ -200,8 +200,8 @@ def test_a_key_comes_from_the_configuration_before_the_environment() -> None:
     assert "from-config" not in repr(stack)
 
 
-@pytest.mark.parametrize("stack", ["dev", "prod"])
-def test_the_committed_stacks_are_valid(stack: str) -> None:
+@pytest.mark.parametrize(("stack", "releases"), [("dev", 1), ("canary", 2), ("prod", 2)])
+def test_the_committed_stacks_are_valid(stack: str, releases: int) -> None:
     """They are what people copy from; every key in them is one that there is."""
     config = yaml.safe_load((REPOSITORY / f"Pulumi.{stack}.yaml").read_text())["config"]
     keys = {key.removeprefix("slipway:"): value for key, value in config.items()}
@@ -209,4 +209,4 @@ def test_the_committed_stacks_are_valid(stack: str) -> None:
         key: str(value).lower() if isinstance(value, bool) else value for key, value in keys.items()
     }
     parsed = given(**text)
-    assert len(parsed.releases) == (1 if stack == "dev" else 2)
+    assert len(parsed.releases) == releases
