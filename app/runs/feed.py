@@ -16,13 +16,15 @@ AT_ONCE = 64
 class Feed:
     """What the hub holds of one run: its newest entries, and everyone who waits for more."""
 
-    __slots__ = ("entries", "floor", "followers", "head", "over", "waiting")
+    __slots__ = ("entries", "floor", "followers", "head", "over", "places", "waiting")
 
     def __init__(self, head: str) -> None:
         self.floor = position(head)
         """All entries after this position, up to `head`, are in `entries`."""
         self.head = head
         self.entries: list[Event] = []
+        self.places: list[tuple[int, int]] = []
+        """Their positions, worked out once for all followers."""
         self.followers = 0
         self.over = False
         """Whether its followers must look again instead of waiting here."""
@@ -30,15 +32,16 @@ class Feed:
 
     def add(self, events: list[Event]) -> None:
         self.entries += events
+        self.places += [event.position for event in events]
         self.head = events[-1].id
         if (surplus := len(self.entries) - _SHARED) > 0:
-            self.floor = self.entries[surplus - 1].position
-            del self.entries[:surplus]
+            self.floor = self.places[surplus - 1]
+            del self.entries[:surplus], self.places[:surplus]
         self.wake()
 
     def after(self, at: tuple[int, int]) -> list[Event]:
         """The next events after the position `at`, which is not below the floor."""
-        first = bisect.bisect_right(self.entries, at, key=lambda event: event.position)
+        first = bisect.bisect_right(self.places, at)
         return self.entries[first : first + AT_ONCE]
 
     async def more(self) -> None:

@@ -156,7 +156,8 @@ class RunLedger:
                 *[part for pair in fields.items() for part in pair],
             ],
         )
-        return Accepted(RunId(run_id.decode()), created == b"1", run_ids(superseded.decode()))
+        made = created == b"1"
+        return Accepted(RunId(run_id.decode()), made, run_ids(superseded.decode()), thread_id if made else None)
 
     async def _supersede(self, new: NewRun, accepted: Accepted) -> None:
         """Stop what the accepted run's strategy stops; also when an earlier request accepted it and died here."""

@@ -97,6 +97,8 @@ class Accepted:
     created: bool
     superseded: tuple[RunId, ...] = ()
     """Unfinished runs of the thread that this one's strategy stops."""
+    thread_id: ThreadId | None = None
+    """The run's thread; None when an earlier request made it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ async def start_stream(
     Sending this request again starts another run unless it bears the same Idempotency-Key.
     """
     accepted = await start(api, caller, asked, idempotency_key)
+    if accepted.thread_id is not None:
+        return stream(api, accepted.run_id, accepted.thread_id, Standing())
     run = await api.ledger.get(accepted.run_id)
-    return stream(
-        api, run.run_id, run.thread_id, Standing() if accepted.created else await api.hub.look(run.run_id, after)
-    )
+    return stream(api, run.run_id, run.thread_id, await api.hub.look(run.run_id, after))
 
 
 @router.get(
