@@ -6,17 +6,18 @@
 --       10 strategy  11 pause before it may begin, ms  12 longest pause in the queue, ms
 --       13 the run whose question it answers ('' when it answers none)  14 root of its effects
 --       15 run TTL, s  16 thread TTL, s  17... fields of the run record, name and value in turn
--- Reply {run id, '1' when this call made it, unfinished runs that it supersedes, separated by spaces, the newest first};
--- error replies NOTHREAD, MOVED <release>, MISMATCH, OCCUPIED <run>, NOTASKED.
+-- Reply {run id, its thread ('' when an earlier request made it), unfinished runs that it supersedes, separated by spaces,
+-- the newest first}; error replies NOTHREAD, MOVED <release>, MISMATCH, OCCUPIED <run>, NOTASKED.
 local run, thread_id, tenant, release = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('EXISTS', KEYS[6]) == 1 then -- an earlier reply was lost
-  return {run, '1', redis.call('HGET', KEYS[6], 'supersedes') or ''}
+  local record = redis.call('HMGET', KEYS[6], 'thread_id', 'supersedes')
+  return {run, record[1], record[2] or ''}
 end
 if ARGV[7] ~= '' then
   local prior = redis.call('GET', KEYS[19])
   if prior then
     if string.sub(prior, 1, 64) ~= ARGV[7] then return redis.error_reply('MISMATCH') end
-    return {string.sub(prior, 66), '0', ''}
+    return {string.sub(prior, 66), '', ''}
   end
 end
 
@@ -83,4 +84,4 @@ else
   redis.call('LPUSH', KEYS[5], '1')
   redis.call('LTRIM', KEYS[5], 0, 999)
 end
-return {run, '1', superseded}
+return {run, thread_id, superseded}

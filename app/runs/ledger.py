@@ -128,7 +128,7 @@ class RunLedger:
         }
         first = {"run_id": new.run_id, "thread_id": thread_id, "release": release, "graph": new.graph}
         settings = self._settings
-        run_id, created, superseded = await _ACCEPT(
+        run_id, its_thread, superseded = await _ACCEPT(
             self._redis,
             keys=[
                 *self._finish_keys(new.run_id, thread_id, new.tenant, release, root),
@@ -156,8 +156,8 @@ class RunLedger:
                 *[part for pair in fields.items() for part in pair],
             ],
         )
-        made = created == b"1"
-        return Accepted(RunId(run_id.decode()), made, run_ids(superseded.decode()), thread_id if made else None)
+        made_in = ThreadId(its_thread.decode()) if its_thread else None
+        return Accepted(RunId(run_id.decode()), made_in is not None, run_ids(superseded.decode()), made_in)
 
     async def _supersede(self, new: NewRun, accepted: Accepted) -> None:
         """Stop what the accepted run's strategy stops; also when an earlier request accepted it and died here."""
