@@ -146,8 +146,14 @@ class Worker:
             raise
 
     async def _sleep(self, next_due: timedelta | None) -> None:
-        """Until woken by a new run, or until the next run is due."""
-        longest = _LONGEST_SLEEP_SECONDS if next_due is None else min(_LONGEST_SLEEP_SECONDS, next_due.total_seconds())
+        """Until woken by a new run, or until the next run is due; for a lease at most.
+
+        Nobody is told when another worker takes a run. Whoever looks once a lease knows, before the lease of a worker
+        that has died ends, when that will be.
+        """
+        longest = min(_LONGEST_SLEEP_SECONDS, self._settings.runs.lease_seconds)
+        if next_due is not None:
+            longest = min(longest, next_due.total_seconds())
         # In a task of its own: on Python 3.11 the client, which sends by `asyncio.wait_for`, may swallow a cancellation
         # (https://github.com/python/cpython/issues/86296), and a worker told to stop would go on claiming.
         waking = asyncio.ensure_future(

@@ -10,6 +10,7 @@ import pytest
 from app.infra.errors import RedisUnavailable
 from app.infra.ids import STABLE
 from app.infra.keys import Keys
+from app.infra.redis import connect
 from app.infra.settings import Settings, load
 from app.runs.execution import Services
 from app.runs.ledger import Claims, RunLedger
@@ -90,3 +91,33 @@ async def test_a_claim_whose_reply_was_lost_is_asked_for_again(settings: Setting
     assert (run.status, run.attempt) == (Status.SUCCESS, 1)
     worker.stop()
     await working
+
+
+async def test_an_idle_worker_takes_over_when_the_lease_ends(
+    valkey_server: ValkeyServer, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fell asleep on an empty queue and is not told what others take; a killed worker's run must not wait for it."""
+    monkeypatch.setenv("REDIS_URL", valkey_server.url)
+    monkeypatch.setenv("LEASE_SECONDS", "1")
+    settings = load(env_file=None)
+    ledger = RunLedger(client, keys, settings.runs, STABLE)
+    other = connect(valkey_server.url, timeout_seconds=20)
+    wake = keys.wake(STABLE)
+    woken = asyncio.ensure_future(other.blpop([wake], timeout=10))  # first in the line of those who sleep
+    await eventually(other.client_list, until=lambda clients: any("blpop" in one["cmd"] for one in clients))
+    worker = worker_of(ledger, client, keys, settings)
+    working = asyncio.create_task(worker.run())
+    await eventually(
+        other.client_list, until=lambda clients: sum("blpop" in one["cmd"] for one in clients) == 2, seconds=5
+    )
+    accepted = await ledger.accept(new_run(graph="instant"))
+    await woken
+    [claim] = (await ledger.claim("dies", 1)).runs
+    assert claim.run_id == accepted.run_id
+    run = await eventually(
+        lambda: ledger.get(accepted.run_id, TENANT), until=lambda run: run.status.ended, seconds=1 + 1
+    )
+    assert (run.status, run.attempt) == (Status.SUCCESS, 2)
+    worker.stop()
+    await working
+    await other.aclose()
