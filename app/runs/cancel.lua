@@ -1,11 +1,10 @@
 -- cancel.lua: end a run that nobody executes; ask the owner of a running one to stop.
--- (after finish.lua)
--- KEYS  as complete.lua
+-- (after queue.lua, run_keys.lua, finish.lua)
+-- KEYS  run_keys.lua
 -- ARGV  1 run id  2 thread id  3 how it is to stop: cancelling, interrupting or rolling_back
 --       4 status of a run that ends here  5 its result (JSON)  6 run TTL, s  7 event TTL, s  8 thread TTL, s
 -- Reply the run's state after the call: how it is to stop, or the status that it has ended with. A run that waits for
 -- a person has ended; to cancel it takes its question back.
-local k = finish_keys(1)
 local run = ARGV[1]
 local state = redis.call('HGET', k.states, run)
 if not state then
@@ -17,10 +16,10 @@ if not state then
   end
   return status
 end
-if state == 'cancelling' or state == 'interrupting' or state == 'rolling_back' then return state end
+if asked_to_stop(state) then return state end
 if state == 'running' then
   redis.call('HSET', k.states, run, ARGV[3])
   return ARGV[3]
 end
-finish(k, run, ARGV[2], '0', ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, '')
+finish(run, ARGV[2], '0', ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, '')
 return ARGV[4]

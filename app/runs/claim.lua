@@ -1,4 +1,5 @@
 -- claim.lua: hand the longest-due runs of a release to one worker, atomically, each under a new epoch.
+-- (after queue.lua)
 -- KEYS  1 queue  2 epochs  3 states  4 attempts  5 wake  6 releases  7 last claim of this worker
 -- ARGV  1 most runs  2 lease, ms  3 request id (the same again when a reply was lost)  4 release
 -- Reply {runs, ms until the next is due or -1}; a run is {id, epoch, attempt, state, ms that it was due, '1' when it
@@ -19,7 +20,7 @@ for i = 1, #due, 2 do
   local held = tonumber(redis.call('HGET', KEYS[2], run) or '0')
   local epoch = string.format('%.0f', math.max(held + 1, now_us))
   local state = redis.call('HGET', KEYS[3], run)
-  if state ~= 'cancelling' and state ~= 'interrupting' and state ~= 'rolling_back' then
+  if not asked_to_stop(state) then
     state = 'running'
     redis.call('HSET', KEYS[3], run, state)
   end

@@ -1,12 +1,10 @@
 -- complete.lua: end a run, once, by its owner; lets the next run of the thread become due.
--- (after finish.lua)
--- KEYS  1 queue  2 epochs  3 states  4 attempts  5 wake  6 run  7 events  8 thread  9 thread_runs  10 waiting
---       11 ended  12 grown (channels)  13 later  14 effects  15 dead  16 threads_of
+-- (after queue.lua, run_keys.lua, finish.lua)
+-- KEYS  run_keys.lua
 -- ARGV  1 run id  2 thread id  3 epoch  4 status  5 result (JSON)  6 run TTL, s  7 event TTL, s  8 thread TTL, s
 --       9 '1' when it waits for a person  10 class of its error, ''  11 newest checkpoint of a run that failed, ''
 --       12 attempt  13... events not yet written, name and data (JSON) in turn
 -- Reply 'OK', also when this owner ended it before and the reply was lost; error reply STALE <epoch or ->.
-local k = finish_keys(1)
 local run, epoch = ARGV[1], ARGV[3]
 local current = redis.call('HGET', k.epochs, run)
 if current ~= epoch then
@@ -18,5 +16,5 @@ for i = 13, #ARGV, 2 do
 end
 if ARGV[10] ~= '' then redis.call('HSET', k.run, 'last_error', ARGV[10]) end
 if ARGV[11] ~= '' then redis.call('HSET', k.run, 'checkpoint_id', ARGV[11]) end
-finish(k, run, ARGV[2], epoch, ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, ARGV[9])
+finish(run, ARGV[2], epoch, ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, ARGV[9])
 return 'OK'

@@ -1,19 +1,9 @@
 -- finish.lua: put before the scripts that end a run. Ends it in the record, the queue and its thread, in one step.
+-- (after queue.lua, run_keys.lua)
 -- A waiting run of the same thread becomes due; it is on the same release, for a thread with an unfinished run never moves.
-local function now_ms()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
 
-local function finish_keys(first)
-  return {queue = KEYS[first], epochs = KEYS[first + 1], states = KEYS[first + 2], attempts = KEYS[first + 3],
-          wake = KEYS[first + 4], run = KEYS[first + 5], events = KEYS[first + 6], thread = KEYS[first + 7],
-          thread_runs = KEYS[first + 8], waiting = KEYS[first + 9], ended = KEYS[first + 10], grown = KEYS[first + 11],
-          later = KEYS[first + 12], effects = KEYS[first + 13], dead = KEYS[first + 14], threads_of = KEYS[first + 15]}
-end
-
--- k: keys as above; ttl: seconds that the run, its events and its thread are kept; asks: '1' when it waits for a person
-local function finish(k, run, thread_id, epoch, status, result, ttl, asks)
+-- ttl: seconds that the run, its events and its thread are kept; asks: '1' when it waits for a person
+local function finish(run, thread_id, epoch, status, result, ttl, asks)
   local now = now_ms()
   local stamp = string.format('%.0f', now)
   local started = redis.call('HGET', k.epochs, run) ~= '0'
@@ -39,9 +29,7 @@ local function finish(k, run, thread_id, epoch, status, result, ttl, asks)
     if active then
       redis.call('HSET', k.thread, 'active', active)
       redis.call('HSET', k.states, active, 'pending')
-      redis.call('ZADD', k.queue, now, active)
-      redis.call('LPUSH', k.wake, '1')
-      redis.call('LTRIM', k.wake, 0, 999)
+      enqueue(k.queue, k.wake, active, now)
     else
       redis.call('HDEL', k.thread, 'active')
     end

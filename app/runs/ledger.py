@@ -37,12 +37,18 @@ from app.infra.settings import RunSettings
 from app.runs.model import Accepted, Claim, Failure, NewRun, Run, Status, Stop, Strategy, Thread, run_ids
 
 _HERE = Path(__file__).parent
-_FINISH = (_HERE / "finish.lua").read_text()
-_ACCEPT = Lua((_HERE / "accept.lua").read_text(), name="accept")
-_CLAIM = Lua((_HERE / "claim.lua").read_text(), name="claim")
-_COMPLETE = Lua(_FINISH + (_HERE / "complete.lua").read_text(), name="complete")
-_CANCEL = Lua(_FINISH + (_HERE / "cancel.lua").read_text(), name="cancel")
-_RELEASE = FencedLua(_HERE, "release.lua")
+
+
+def _script(*names: str) -> Lua:
+    """A script after the files of what it shares with others."""
+    return Lua("".join((_HERE / f"{name}.lua").read_text() for name in names), name=names[-1])
+
+
+_ACCEPT = _script("queue", "run_keys", "accept")
+_CLAIM = _script("queue", "claim")
+_COMPLETE = _script("queue", "run_keys", "finish", "complete")
+_CANCEL = _script("queue", "run_keys", "finish", "cancel")
+_RELEASE = FencedLua(_HERE, "queue.lua", "release.lua")
 
 LONGEST_PAUSE_IN_QUEUE = timedelta(minutes=1)
 """What may begin only after a longer pause waits in `Keys.later`, for the queue's size makes a scaler add workers."""
@@ -131,7 +137,7 @@ class RunLedger:
         run_id, its_thread, superseded = await _ACCEPT(
             self._redis,
             keys=[
-                *self._finish_keys(new.run_id, thread_id, new.tenant, release, root),
+                *self._run_keys(new.run_id, thread_id, new.tenant, release, root),
                 self._keys.runs_of(new.tenant),
                 self._keys.tenants,
                 self._keys.idempotency(new.tenant, key or "none"),
@@ -352,12 +358,12 @@ class RunLedger:
         return settings.run_retention_seconds, settings.event_retention_seconds, settings.thread_retention_seconds
 
     def _keys_of(self, run: Run) -> list[str]:
-        return self._finish_keys(run.run_id, run.thread_id, run.tenant, run.release, run.effects_root)
+        return self._run_keys(run.run_id, run.thread_id, run.tenant, run.release, run.effects_root)
 
-    def _finish_keys(
+    def _run_keys(
         self, run_id: RunId, thread_id: ThreadId, tenant: TenantId, release: Release, root: RunId
     ) -> list[str]:
-        """The sixteen keys of `finish.lua`, which `accept.lua` takes too."""
+        """The keys of `run_keys.lua`, in its order."""
         keys = self._keys
         return [
             keys.queue(release),

@@ -18,7 +18,8 @@ from app.infra.keys import Keys
 from app.infra.redis import Lua, outages
 from app.runs.ledger import RELEASE_SEEN_MS
 
-_PROMOTE = Lua((Path(__file__).parent / "promote.lua").read_text(), name="promote")
+_HERE = Path(__file__).parent
+_PROMOTE = Lua((_HERE.parent / "queue.lua").read_text() + (_HERE / "promote.lua").read_text(), name="promote")
 _LOOKS = 3
 """Times that a thread is read again because it changed between the look and the script; then the next round."""
 

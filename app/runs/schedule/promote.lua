@@ -1,4 +1,5 @@
 -- promote.lua: move one due run from `later` to the queue, or behind the unfinished run of its thread. Once.
+-- (after queue.lua)
 -- KEYS  1 later  2 queue  3 states  4 wake (both of the release to run on)  5 run
 --       6 thread  7 thread_runs  8 waiting  9 effects of the run's root
 -- ARGV  1 run id  2 the run's release as it was read  3 the thread's as it was read, '<release> <active run>'
@@ -7,8 +8,7 @@
 local run = ARGV[1]
 local due = redis.call('ZSCORE', KEYS[1], run)
 if not due then return 'gone' end
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = now_ms()
 if tonumber(due) > now then return 'early' end
 if redis.call('HEXISTS', KEYS[3], run) == 0 then -- it has ended
   redis.call('ZREM', KEYS[1], run)
@@ -34,7 +34,5 @@ end
 redis.call('HSET', KEYS[6], 'active', run)
 redis.call('HDEL', KEYS[6], 'asked', 'asked_root') -- a question that a run asked meanwhile is passed over
 redis.call('HSET', KEYS[3], run, 'pending')
-redis.call('ZADD', KEYS[2], now, run)
-redis.call('LPUSH', KEYS[4], '1')
-redis.call('LTRIM', KEYS[4], 0, 999)
+enqueue(KEYS[2], KEYS[4], run, now)
 return 'queued'
