@@ -215,19 +215,22 @@ class EventHub:
         loop, ended = asyncio.get_running_loop(), self._keys.ended.encode()
         async with asyncio.timeout(_DEAD_SECONDS) as silence:
             while True:
-                message = await bell.get_message(timeout=None)
+                response = await bell.parse_response()
                 silence.reschedule(loop.time() + _DEAD_SECONDS)
-                if message is None or message["type"] not in ("message", "subscribe"):
-                    continue
-                if message["channel"] != ended:
-                    run_id = RunId(message["channel"].decode().rpartition(":")[2])
+                if not isinstance(response, list) or len(response) != 3:
+                    continue  # the answer to a PING
+                kind, channel, told = response
+                if kind != b"message":
+                    await bell.handle_message(response)  # keeps account of what is subscribed to
+                if channel != ended:
+                    run_id = RunId(channel.decode().rpartition(":")[2])
                     if run_id in self._feeds:
                         self._wake(run_id)
-                elif message["type"] == "message":
-                    for end in self._ends.get(RunId(message["data"].decode()), ()):
+                elif kind == b"message":
+                    for end in self._ends.get(RunId(told.decode()), ()):
                         end.set()
                 else:
-                    # A new connection, also one that the client made by itself: what happened meanwhile rang nowhere.
+                    # A new connection: what happened before it rang nowhere.
                     self._look_again(self._everything())
 
     async def _tune(self) -> None:

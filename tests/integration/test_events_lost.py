@@ -185,13 +185,13 @@ async def test_a_dead_subscribed_connection_is_noticed_and_everything_looked_at_
         bell = make()
         made.append(bell)
         if len(made) == 1:
-            hear = bell.get_message
+            hear = bell.parse_response
 
             async def deaf(*_: Any, **__: Any) -> Any:
-                await hear(timeout=None)
+                await hear()
                 await asyncio.Event().wait()
 
-            bell.get_message = deaf
+            bell.parse_response = deaf
         return bell
 
     client.pubsub = deaf_at_first
