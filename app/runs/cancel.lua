@@ -3,8 +3,10 @@
 -- KEYS  run_keys.lua
 -- ARGV  1 run id  2 thread id  3 how it is to stop: cancelling, interrupting or rolling_back
 --       4 status of a run that ends here  5 its result (JSON)  6 run TTL, s  7 event TTL, s  8 thread TTL, s
--- Reply the run's state after the call: how it is to stop, or the status that it has ended with. A run that waits for
--- a person has ended; to cancel it takes its question back.
+--       9 the run's release as it was read
+-- Reply the run's state after the call: how it is to stop, or the status that it has ended with; 'changed' when it has
+-- moved to another release's queue since (look again). A run that waits for a person has ended; to cancel it takes its
+-- question back.
 local run = ARGV[1]
 local state = redis.call('HGET', k.states, run)
 if not state then
@@ -21,5 +23,6 @@ if state == 'running' then
   redis.call('HSET', k.states, run, ARGV[3])
   return ARGV[3]
 end
+if redis.call('HGET', k.run, 'release') ~= ARGV[9] then return 'changed' end
 finish(run, ARGV[2], '0', ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, '')
 return ARGV[4]

@@ -308,22 +308,24 @@ class RunLedger:
         Cancelling one that waits for a person takes its question back. Doing it again changes nothing, nor does it
         on any other run that has ended. Raises `RunNotFound`.
         """
-        run = await self.get(run_id, tenant)
-        if run.status.ended and run.status is not Status.INTERRUPTED:
-            return run
-        result = stopped(run, stop)
-        await _CANCEL(
-            self._redis,
-            keys=self._keys_of(run),
-            args=[
-                run_id,
-                run.thread_id,
-                stop,
-                stop.status,
-                orjson.dumps({**result, "status": stop.status, "attempt": run.attempt}),
-                *self._times_to_live(),
-            ],
-        )
+        reply = b"changed"
+        while reply == b"changed":
+            run = await self.get(run_id, tenant)
+            if run.status.ended and run.status is not Status.INTERRUPTED:
+                return run
+            reply = await _CANCEL(
+                self._redis,
+                keys=self._keys_of(run),
+                args=[
+                    run_id,
+                    run.thread_id,
+                    stop,
+                    stop.status,
+                    orjson.dumps({**stopped(run, stop), "status": stop.status, "attempt": run.attempt}),
+                    *self._times_to_live(),
+                    run.release,
+                ],
+            )
         return await self.get(run_id, tenant)
 
     async def size(self) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from app.infra.errors import RedisUnavailable
-from app.infra.ids import STABLE, Release, RunId
+from app.infra.ids import STABLE, Release, RunId, TenantId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
 from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
-from app.runs.model import Status
+from app.runs.model import Run, Status
 from app.runs.schedule.crons import Crons
 from app.runs.schedule.later import Later
 from app.runs.schedule.scheduler import Scheduler, scheduling
@@ -109,6 +109,25 @@ async def test_a_run_cancelled_before_its_time_never_becomes_due(
     await client.zadd(keys.later, {run_id: 1})
     assert await later.promote([run_id]) == 0
     assert await client.zcard(keys.later) == 0
+    assert await ledger.size() == 0
+
+
+async def test_cancelling_a_run_while_it_moves_to_another_release_takes_it_from_its_new_queue(
+    ledger: RunLedger, canary: RunLedger, later: Later, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays in a queue is claimed and executed, although its run has ended."""
+    run_id = await put_off(canary)
+    await let_an_hour_pass(client, keys, run_id)
+    read = ledger.get
+
+    async def read_before_it_moves(run_id: RunId, tenant: TenantId | None = None) -> Run:
+        run = await read(run_id, tenant)
+        await later.promote([run_id])
+        return run
+
+    monkeypatch.setattr(ledger, "get", read_before_it_moves)
+    assert (await ledger.cancel(run_id, TENANT)).status is Status.CANCELLED
+    assert (await read(run_id)).release == STABLE
     assert await ledger.size() == 0
 
 
