@@ -30,28 +30,13 @@ SCRIPT_COMMANDS = (
 )
 """Called by the service's Lua scripts (`redis.call`)."""
 CLIENT_COMMANDS = (
-    *(
-        "blpop",
-        "exists",
-        "get",
-        "hget",
-        "hgetall",
-        "hmget",
-        "hscan",
-        "hset",
-        "llen",
-        "lpos",
-        "scan",
-        "set",
-        "sismember",
-    ),
-    *("smembers", "srem", "sscan", "time", "unlink", "xrange", "xread", "xrevrange", "zcard", "zcount", "zmscore"),
-    *("zrange", "zrank", "zrem", "zrevrange", "zrevrangebylex", "zscan", "zscore"),
+    *("blpop", "exists", "get", "hget", "hgetall", "hmget", "hscan", "hset", "llen", "lpos", "scan", "set", "smembers"),
+    *("srem", "sscan", "time", "unlink", "xrange", "xread", "xrevrange", "zcard", "zcount", "zmscore", "zrange"),
+    *("zrank", "zrem", "zrevrange", "zrevrangebylex", "zscan", "zscore"),
 )
 """Called by the service's modules."""
 SESSION_COMMANDS = (
-    *("client|setinfo", "discard", "eval", "evalsha", "exec", "multi", "ping", "script|load", "subscribe"),
-    *("unsubscribe", "watch", "unwatch"),
+    *("client|setinfo", "eval", "evalsha", "exec", "multi", "ping", "script|load", "subscribe", "unsubscribe"),
 )
 """Sent by the client library for a connection, a script, a transaction or a subscription."""
 
