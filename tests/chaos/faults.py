@@ -75,9 +75,9 @@ class Injector:
         match fault.kind:
             case "kill" | "kill-api":
                 await self._replace(member, signal.SIGKILL, fault.seconds)
-            case "drain":
+            case "drain" | "drain-api":
                 await self._replace(member, signal.SIGTERM, fault.seconds)
-            case "freeze":
+            case "freeze" | "freeze-api":
                 await self._freeze(member, fault.seconds)
             case "isolate":
                 await self._isolate(member, fault.seconds)
@@ -92,7 +92,7 @@ class Injector:
 
     async def _target(self, fault: Fault) -> Member:
         """Who is hurt: one that is up and whole, or else whoever is so next."""
-        if fault.kind == "kill-api":
+        if fault.kind.endswith("-api"):
             pool = self._cluster.apis
         elif fault.kind in ("cut", "lose"):
             pool = self._cluster.members

@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Mode = Literal["chat", "async", "stream"]
-Kind = Literal["kill", "freeze", "cut", "lose", "isolate", "restart", "stall", "clock", "kill-api", "drain"]
+Kind = Literal[
+    "kill",  # SIGKILL of a worker
+    "freeze",  # SIGSTOP of a worker, SIGCONT after more than its lease
+    "isolate",  # a worker's network goes silent for more than its lease
+    "drain",  # SIGTERM of a worker
+    "clock",  # a worker's clock jumps
+    "cut",  # connections of a worker or an api to Redis end
+    "lose",  # replies of Redis to one of them are lost
+    "restart",  # of Redis
+    "stall",  # Redis answers nobody for more than a lease
+    "kill-api",
+    "drain-api",
+    "freeze-api",
+]
 
 SECONDS_PER_FAULT = 2.0
 """Mean pause between two faults: a take-over has time to happen, and to be hit itself by the next one."""
@@ -33,6 +46,8 @@ WEIGHTS: dict[Kind, int] = {
     "stall": 4,
     "clock": 6,
     "kill-api": 7,
+    "drain-api": 2,
+    "freeze-api": 2,
     "drain": 4,
 }
 
@@ -162,7 +177,7 @@ def _faults(dice: random.Random, times: list[float], lease: float, weights: Mapp
 
 def _seconds(dice: random.Random, kind: Kind, lease: float) -> float:
     """What freezes, isolates or stalls outlasts the lease; a killed process comes back within half a second."""
-    if kind in ("freeze", "isolate", "stall"):
+    if kind in ("freeze", "freeze-api", "isolate", "stall"):
         return lease * dice.uniform(1.2, 2.5)
     if kind == "clock":
         return dice.choice((-1, 1)) * dice.uniform(60, 7200)
