@@ -8,8 +8,10 @@ Two parts of the same size, each with its own Valkey and half of runs and faults
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -42,6 +44,10 @@ def main() -> int:
 
 
 async def _main(asked: argparse.Namespace, seed: int) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    # Whoever stops us, such as `timeout`: the processes that we started must not stay behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     began = time.monotonic()
     found: list[Violation] = []
     totals: Counter[str] = Counter()
