@@ -211,6 +211,8 @@ class Bucket(Model):
     region: str | None = None
     secret_name: Name | None = None
     """Secret, made by somebody else, with AWS credentials under `credentials`. Default: the identity of the pods."""
+    image: ImageReference | None = None
+    """Image of rclone. Default: a version by its tag."""
 
 
 class BackupConfig(Model):
@@ -244,6 +246,7 @@ class ModelServerConfig(Model):
     hub_secret_name: Name | None = None
     """Secret, made by somebody else, with a token of the model hub under `token`."""
     image: ImageReference | None = None
+    """Image of vLLM. Default: a version by its tag."""
     storage: Quantity = "100Gi"
     """Disk for the fetched model."""
     storage_class: Name | None = None

@@ -104,17 +104,18 @@ class _Recorder(mocks.Mocks):
         raise AssertionError(f"the program calls {args.token}")
 
     def _object(self, resource: str, inputs: Object) -> tuple[str, Object]:
-        metadata = {key: value for key, value in inputs["metadata"].items() if key != "annotations"}
+        metadata = {key: value for key, value in inputs.get("metadata", {}).items() if key != "annotations"}
         annotations = {
             key: value
-            for key, value in inputs["metadata"].get("annotations", {}).items()
+            for key, value in inputs.get("metadata", {}).get("annotations", {}).items()
             if not key.startswith(PULUMI_ANNOTATIONS)
         }
         if annotations:
             metadata["annotations"] = annotations
         plain = {**inputs, "metadata": metadata}
         if inputs["kind"] == "Secret":
-            held = [_opened(inputs.get(part)) or {} for part in ("data", "stringData")]
+            # The SDK marks these two as secret, whatever is in them.
+            held = [inputs[part]["value"] for part in ("data", "stringData") if part in inputs]
             named = {key: reference(resource, key) for part in held for key in part}
             plain = {key: value for key, value in plain.items() if key not in ("data", "stringData")}
             plain["stringData"] = named
@@ -125,10 +126,10 @@ class _Recorder(mocks.Mocks):
         return rendered["metadata"]["name"], {**inputs, "metadata": rendered["metadata"]}
 
     def _without_secrets(self, value: Any, path: str) -> Any:
+        if _is_secret(value):
+            self.leaks.add(f"{path} is a secret, and would stand in clear")
+            return None
         if isinstance(value, dict):
-            if rpc._special_sig_key in value:
-                self.leaks.add(f"{path} is a secret, and would stand in clear")
-                return None
             # A mapping comes over the wire in any order.
             return {key: self._without_secrets(value[key], f"{path}.{key}") for key in sorted(value)}
         if isinstance(value, list):
@@ -137,9 +138,9 @@ class _Recorder(mocks.Mocks):
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _opened(value: Any) -> Any:
-    """What is wrapped as a secret on its way to the engine."""
-    return value["value"] if isinstance(value, dict) and rpc._special_sig_key in value else value
+def _is_secret(value: Any) -> bool:
+    """Whether it is wrapped as a secret on its way to the engine."""
+    return isinstance(value, dict) and rpc._special_sig_key in value
 
 
 def _digest(rendered: Object) -> str:
