@@ -81,7 +81,7 @@ async def _caller(
 CallerDep = Annotated[Caller, Depends(_caller)]
 
 
-def _admin(caller: CallerDep) -> Caller:
+async def _admin(caller: CallerDep) -> Caller:
     if not ADMIN_SCOPES & caller.scopes:
         raise ProblemError(403, "admin-only", "this API key lacks the scope `admin`; use a key that has it")
     return caller
@@ -92,7 +92,7 @@ AdminDep = Annotated[Caller, Depends(_admin)]
 """Who is calling, with a key that may administer its tenant."""
 
 
-def _administration(api: Parts) -> Administration:
+async def _administration(api: Parts) -> Administration:
     return Administration(api.redis, api.keys, api.ledger)
 
 
