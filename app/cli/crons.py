@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 
 from app.cli import render
-from app.cli.session import JsonOption, LimitOption, Session, TenantOption, YesOption, confirm, perform, tenant_of
-from app.infra.ids import is_id
+from app.cli.session import (
+    CronArgument,
+    JsonOption,
+    LimitOption,
+    Session,
+    TenantOption,
+    YesOption,
+    confirm,
+    perform,
+    tenant_of,
+)
 from app.runs.administration.details import iso
 from app.runs.schedule.crons import Crons
 from app.runs.schedule.model import Cron
@@ -17,15 +26,6 @@ from app.runs.schedule.model import Cron
 app = typer.Typer(help="Crons of all tenants: list, show, pause, resume, delete.", no_args_is_help=True)
 
 T = TypeVar("T")
-
-
-def _checked(value: str) -> str:
-    if not is_id(value):
-        raise typer.BadParameter("an id has 1 to 64 letters, digits, '_', '.' or '-'")
-    return value
-
-
-CronArgument = Annotated[str, typer.Argument(metavar="CRON", help="Id of a cron.", callback=_checked)]
 
 
 @app.command("list")

@@ -96,6 +96,7 @@ def _checked(value: str | None) -> str | None:
 # Ids as arguments; Typer does not know our types, so commands turn the text into them.
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.", callback=_checked)]
 ThreadArgument = Annotated[str, typer.Argument(metavar="THREAD", help="Id of a thread.", callback=_checked)]
+CronArgument = Annotated[str, typer.Argument(metavar="CRON", help="Id of a cron.", callback=_checked)]
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="Name of a tenant.", callback=_checked)]
 TenantOption = Annotated[
     str | None, typer.Option("--tenant", help="Only what belongs to this tenant; default: all.", callback=_checked)
