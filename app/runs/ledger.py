@@ -56,6 +56,11 @@ RELEASE_SEEN_MS = 120_000
 """A release whose workers have been silent for longer counts as gone; its threads move on with their next run."""
 
 
+def is_gone(heard_ms: int | bytes | None, now_ms: int) -> bool:
+    """Whether a release is gone, by its entry in `Keys.releases`: when its workers were last heard."""
+    return now_ms - int(heard_ms or 0) > RELEASE_SEEN_MS
+
+
 @dataclass(frozen=True, slots=True)
 class Claims:
     """What a claim brought, and how long until the next run is due (None: nothing is waiting)."""
@@ -88,8 +93,7 @@ class RunLedger:
                 thread, seen, now = await self._thread_and_releases(new.thread_id)
                 if thread is None or thread.tenant != new.tenant:
                     raise ThreadNotFound(new.thread_id)
-                gone = now - seen.get(thread.release, 0) > RELEASE_SEEN_MS
-                if thread.active is not None or not gone:
+                if thread.active is not None or not is_gone(seen.get(thread.release), now):
                     release = thread.release
                 else:
                     move = thread.release != release

@@ -33,6 +33,11 @@ class Status(StrEnum):
     def ended(self) -> bool:
         return self not in (Status.PENDING, Status.RUNNING)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a run that ended so is a dead letter; `finish.lua` says the same."""
+        return self in (Status.ERROR, Status.TIMEOUT)
+
 
 class Strategy(StrEnum):
     """What becomes of a thread's unfinished runs when another message comes; the names of LangGraph's API."""
@@ -61,6 +66,12 @@ class Stop(StrEnum):
 
 
 STOPS = frozenset(str(stop) for stop in Stop)
+
+
+def live_status(state: bytes | None) -> Status:
+    """The status of a run that has not ended, by its entry in `Keys.states`."""
+    held = state is not None and (state == b"running" or state.decode() in STOPS)
+    return Status.RUNNING if held else Status.PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +157,7 @@ class Run:
     def of(cls, record: dict[bytes, bytes], *, state: bytes | None, attempt: bytes | None) -> Run:
         """From the record and, while it is unfinished, its live state and attempt."""
         fields = {name.decode(): value.decode() for name, value in record.items()}
-        if "status" in fields:
-            status = Status(fields["status"])
-        else:
-            held = state is not None and (state == b"running" or state.decode() in STOPS)
-            status = Status.RUNNING if held else Status.PENDING
+        status = Status(fields["status"]) if "status" in fields else live_status(state)
         result = orjson.loads(fields["result"]) if "result" in fields else None
         return cls(
             run_id=RunId(fields["run_id"]),

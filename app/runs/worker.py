@@ -345,7 +345,7 @@ class Worker:
         labels = {"graph": run.graph, "status": str(outcome.status)}
         span = trace.get_current_span()
         span.set_attribute("slipway.run.status", str(outcome.status))
-        if outcome.status in (Status.ERROR, Status.TIMEOUT):
+        if outcome.status.failed:
             span.set_status(StatusCode.ERROR)
         telemetry.runs_ended.add(1, labels)
         telemetry.run_duration.record(max(0.0, (now_ms - run.accepted_ms) / 1000), labels)

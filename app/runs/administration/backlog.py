@@ -8,8 +8,7 @@ from typing import Any
 from app.infra.ids import STABLE, Release, RunId, TenantId
 from app.infra.keys import Keys
 from app.infra.redis import outages
-from app.runs.administration.listing import live_status
-from app.runs.model import Status
+from app.runs.model import Status, live_status
 
 _PAGE = 500
 MOST_COUNTED = 10_000

@@ -33,7 +33,7 @@ from app.runs.administration.listing import (
 from app.runs.administration.removal import Removal, Removed, Told, nobody
 from app.runs.administration.replaying import Replaying
 from app.runs.administration.tenant_removal import Forget, TenantRemoval
-from app.runs.events import Event
+from app.runs.events import events_of
 from app.runs.history import history
 from app.runs.ledger import RunLedger
 from app.runs.model import Run
@@ -94,7 +94,7 @@ class Administration:
             dead=dead is not None,
             replayed_by=RunId(replayed_by.decode()) if replayed_by else None,
             effects=await effects_of(self._redis, keys, run.effects_root),
-            events=[_event(entry) for entry in reversed(entries[:events])],
+            events=events_of(entries[:events])[::-1],
         )
 
     async def cancel(self, run_id: RunId, tenant: TenantId | None) -> Run:
@@ -263,8 +263,3 @@ class Administration:
         if state == "pending":
             return Place(state, rank + 1, int(moment), None)
         return Place(state, None, None, int(moment))
-
-
-def _event(entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
-    entry_id, fields = entry
-    return Event(entry_id.decode(), fields[b"e"].decode(), fields[b"d"], fields.get(b"a", b"").decode())

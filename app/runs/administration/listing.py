@@ -13,7 +13,7 @@ import orjson
 from app.infra.ids import Release, RunId, TenantId, ThreadId, UserId
 from app.infra.keys import Keys
 from app.infra.redis import outages
-from app.runs.model import STOPS, Status
+from app.runs.model import Status, live_status
 
 _PAGE = 100
 MOST_LOOKED_AT = 10_000
@@ -201,12 +201,6 @@ def _summary(
         checkpoint_id=(checkpoint_id or b"").decode(),
         replayed_by=RunId(replayed_by.decode()) if replayed_by else None,
     )
-
-
-def live_status(state: bytes | None) -> Status:
-    """The status of a run that has not ended, by its entry in `Keys.states`."""
-    held = state is not None and (state == b"running" or state.decode() in STOPS)
-    return Status.RUNNING if held else Status.PENDING
 
 
 async def _merged(client: Any, indexes: list[str]) -> AsyncIterator[list[str]]:

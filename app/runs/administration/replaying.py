@@ -13,14 +13,11 @@ from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import Lua, outages
 from app.runs.ledger import RunLedger
-from app.runs.model import NewRun, Run, Status
+from app.runs.model import NewRun, Run
 
 _log = get_logger(__name__)
 
 _REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
-
-FAILED = (Status.ERROR, Status.TIMEOUT)
-"""How a run ends that becomes a dead letter."""
 
 
 class NotFailed(Conflict):
@@ -60,7 +57,7 @@ class Replaying:
         """
         if not run.status.ended:
             raise Unfinished(run)
-        if not again and run.status not in FAILED:
+        if not again and not run.status.failed:
             raise NotFailed(run)
         with outages():
             by = await self._redis.hget(self._keys.run(run.run_id), "replayed_by")

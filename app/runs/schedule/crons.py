@@ -29,7 +29,7 @@ from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import Lua, outages
 from app.infra.settings import RunSettings
-from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
+from app.runs.ledger import RunLedger, is_gone
 from app.runs.model import NewRun
 from app.runs.schedule.model import Cron, CronNotFound, NeverDue, NewCron, TooManyCrons
 
@@ -242,8 +242,7 @@ class Crons:
             return self._release
         with outages():
             seen = await self._redis.hget(self._keys.releases, cron.release)
-        alive = seen is not None and await self._now() - int(seen) <= RELEASE_SEEN_MS
-        return cron.release if alive else self._release
+        return self._release if is_gone(seen, await self._now()) else cron.release
 
     async def _advance(
         self,

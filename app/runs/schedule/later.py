@@ -16,7 +16,7 @@ from typing import Any
 from app.infra.ids import Release, RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.redis import Lua, outages
-from app.runs.ledger import RELEASE_SEEN_MS
+from app.runs.ledger import is_gone
 
 _HERE = Path(__file__).parent
 _PROMOTE = Lua((_HERE.parent / "queue.lua").read_text() + (_HERE / "promote.lua").read_text(), name="promote")
@@ -66,7 +66,7 @@ class Later:
                     pipe.hmget(self._keys.run(run_id), "thread_id", "release", "effects_root")
                 pipe.hgetall(self._keys.releases)
                 pipe.time()
-                *records, seen, (seconds, _) = await pipe.execute()
+                *records, seen, (seconds, micros) = await pipe.execute()
             found, deleted = [], []
             for run_id, (thread, release, root) in zip(run_ids, records, strict=True):
                 if thread is None or release is None:
@@ -79,8 +79,8 @@ class Later:
                 for _, (thread_id, _, _) in found:
                     pipe.hmget(self._keys.thread(ThreadId(thread_id)), "release", "active")
                 threads = await pipe.execute()
-        oldest = seconds * 1000 - RELEASE_SEEN_MS
-        alive = frozenset(name.decode() for name, at in seen.items() if int(at) > oldest)
+        now = seconds * 1000 + micros // 1000
+        alive = frozenset(name.decode() for name, heard in seen.items() if not is_gone(heard, now))
         return [
             _Look(run_id, ThreadId(thread), RunId(root), release, *[(part or b"").decode() for part in known])
             for (run_id, (thread, release, root)), known in zip(found, threads, strict=True)
