@@ -80,13 +80,8 @@ async def start(
     api: Api, caller: Caller, asked: ChatRequest, idempotency_key: str | None, run_id: RunId | None = None
 ) -> Accepted:
     """Write the run down, as `run_id` if one is given; when this returns, it will be executed."""
-    service = api.settings.service
-    if asked.message is not None and len(asked.message) > service.max_message_chars:
-        raise ProblemError(
-            422,
-            "message-too-long",
-            f"message: has {len(asked.message)} characters, at most {service.max_message_chars} are taken",
-        )
+    if asked.message is not None:
+        check_message(api, asked.message)
     after = timedelta(seconds=asked.after_seconds if isinstance(asked, LaterChatRequest) else 0)
     if after >= timedelta(seconds=api.settings.runs.thread_retention_seconds):
         raise ProblemError(
@@ -126,6 +121,18 @@ async def _graph(api: Api, caller: Caller, asked: ChatRequest) -> str:
                 if asked.graph not in (None, asking):
                     raise ProblemError(422, "wrong-graph", f"graph: leave it out, {asking} waits for this answer")
                 graph = asking
+    return check_graph(api, graph)
+
+
+def check_message(api: Api, message: str) -> None:
+    """Raises the problem of a message that is too long."""
+    most = api.settings.service.max_message_chars
+    if len(message) > most:
+        raise ProblemError(422, "message-too-long", f"message: has {len(message)} characters, at most {most} are taken")
+
+
+def check_graph(api: Api, graph: str) -> str:
+    """`graph`, when it is registered. Raises the problem of one that is not."""
     if graph not in api.graphs:
         raise ProblemError(422, "unknown-graph", f"graph: use one of {', '.join(api.graphs)}")
     return graph

@@ -67,8 +67,8 @@ class RunView(BaseModel):
             graph=run.graph,
             release=run.release,
             attempt=run.attempt,
-            created_at=_time(run.accepted_ms),
-            ended_at=None if run.ended_ms is None else _time(run.ended_ms),
+            created_at=time_of(run.accepted_ms),
+            ended_at=None if run.ended_ms is None else time_of(run.ended_ms),
             result=run.result,
             stream_url=f"/runs/{run.run_id}/stream",
         )
@@ -98,5 +98,6 @@ class ThreadView(BaseModel):
         return cls.model_validate(thread_json(thread))
 
 
-def _time(milliseconds: int) -> datetime:
+def time_of(milliseconds: int) -> datetime:
+    """A moment of Redis's clock."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Self
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from app.api.dependencies import Api, CallerDep, IdempotencyKey, Parts
+from app.api.dependencies import CallerDep, IdempotencyKey, Parts
 from app.api.problems import ProblemError, problems
+from app.api.start import check_graph, check_message
+from app.api.views import time_of
 from app.infra.ids import ID_PATTERN, ThreadId
 from app.runs.model import Strategy
 from app.runs.schedule.model import Cron, NeverDue, NewCron
@@ -121,10 +123,10 @@ class CronView(BaseModel):
             multitask_strategy=cron.strategy,
             release=cron.release,
             enabled=cron.enabled,
-            created_at=_time(cron.created_ms),
-            end_at=None if cron.end_ms is None else _time(cron.end_ms),
-            next_run_at=None if cron.next_ms is None else _time(cron.next_ms),
-            last_run_at=None if cron.last_ms is None else _time(cron.last_ms),
+            created_at=time_of(cron.created_ms),
+            end_at=None if cron.end_ms is None else time_of(cron.end_ms),
+            next_run_at=None if cron.next_ms is None else time_of(cron.next_ms),
+            last_run_at=None if cron.last_ms is None else time_of(cron.last_ms),
             last_run_id=cron.last_run_id,
             last_error=cron.last_error or None,
         )
@@ -135,8 +137,8 @@ async def create_cron(
     asked: CronRequest, api: Parts, caller: CallerDep, response: Response, idempotency_key: IdempotencyKey = None
 ) -> CronView:
     """Send a message at the times of a schedule, as the calling user. Times that were missed are made up for once."""
-    _check_message(api, asked.message)
-    graph = _check_graph(api, asked.graph or api.settings.service.default_graph)
+    check_message(api, asked.message)
+    graph = check_graph(api, asked.graph or api.settings.service.default_graph)
     request = [caller.user, graph, asked.model_dump(mode="json")]
     try:
         cron = await api.crons.create(
@@ -183,9 +185,9 @@ async def change_cron(cron_id: CronId, asked: CronChange, api: Parts, caller: Ca
     """Pause a cron, let it go on, or change what it does. What came due while it was paused is not made up for."""
     changes: dict[str, Any] = {name: getattr(asked, name) for name in asked.model_fields_set}
     if "message" in changes:
-        _check_message(api, changes["message"])
+        check_message(api, changes["message"])
     if "graph" in changes:
-        _check_graph(api, changes["graph"])
+        check_graph(api, changes["graph"])
     if "multitask_strategy" in changes:
         changes["strategy"] = changes.pop("multitask_strategy")
     if "end_at" in changes:
@@ -204,25 +206,9 @@ async def delete_cron(cron_id: CronId, api: Parts, caller: CallerDep) -> None:
     await api.crons.delete(cron_id, caller.tenant)
 
 
-def _check_message(api: Api, message: str) -> None:
-    most = api.settings.service.max_message_chars
-    if len(message) > most:
-        raise ProblemError(422, "message-too-long", f"message: has {len(message)} characters, at most {most} are taken")
-
-
-def _check_graph(api: Api, graph: str) -> str:
-    if graph not in api.graphs:
-        raise ProblemError(422, "unknown-graph", f"graph: use one of {', '.join(api.graphs)}")
-    return graph
-
-
 def _never_due(error: NeverDue) -> ProblemError:
     return ProblemError(422, "never-due", f"schedule: {error}")
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp() * 1000)
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
