@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.store.base import BaseStore
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt
 
 from app.infra import telemetry
 from app.infra.context import RunContext
@@ -102,14 +102,16 @@ class Execution:
         """Stream the graph to its end, or to where it asks for a person. Raises what the graph raises."""
         settings = self._services.settings.runs
         values: dict[str, Any] = {}
-        interrupts: list[Any] = []
+        interrupts: list[Interrupt] = []
         finish_reason = "stop"
         silent = True
         if self._run.rolls_back:
             await self._saver.arollback(self._run.thread_id, self._run.rolls_back)
         answers = self._claim.again and self._run.command is not None
         if answers and await self._saver.ahas_asked(self._run.thread_id, self._run.run_id):
-            return await self._asked()
+            # An earlier attempt has used the answer up, and died with the next question stored.
+            state = await self._graph.aget_state(self._config())
+            return self._asks(state.values, state.interrupts)
         parts: AsyncIterator[Any] = self._graph.astream(
             await self._input(),
             self._config(),
@@ -127,7 +129,7 @@ class Execution:
                     continue
                 if mode == "updates" and "__interrupt__" in payload:
                     if not namespace:
-                        interrupts += [{"id": asked.id, "value": asked.value} for asked in payload["__interrupt__"]]
+                        interrupts += payload["__interrupt__"]
                     continue
                 if silent and mode == "messages" and payload[0].text:
                     silent = False
@@ -139,14 +141,13 @@ class Execution:
         if not values:  # every step was done before this attempt
             values = (await self._graph.aget_state(self._config())).values
         if interrupts:
-            return Outcome(Status.INTERRUPTED, {**self.result(values, "interrupt"), "interrupts": interrupts})
+            return self._asks(values, interrupts)
         return Outcome(Status.SUCCESS, self.result(values, finish_reason))
 
-    async def _asked(self) -> Outcome:
-        """The end of a run whose earlier attempt has used its answer up and died with the next question stored."""
-        state = await self._graph.aget_state(self._config())
-        interrupts = [{"id": asked.id, "value": asked.value} for asked in state.interrupts]
-        return Outcome(Status.INTERRUPTED, {**self.result(state.values, "interrupt"), "interrupts": interrupts})
+    def _asks(self, values: Any, interrupts: Sequence[Interrupt]) -> Outcome:
+        """The end of a run that waits for a person."""
+        questions = [{"id": asked.id, "value": asked.value} for asked in interrupts]
+        return Outcome(Status.INTERRUPTED, {**self.result(values, "interrupt"), "interrupts": questions})
 
     async def newest_checkpoint(self) -> str:
         """Id of the thread's newest checkpoint, from which a replay goes on; empty when there is none."""
@@ -199,7 +200,7 @@ class Execution:
             finish_reason = "length"
         usage = self._usage.usage_metadata
         price = cost(usage)
-        found: dict[str, Any] = {
+        return {
             **self._run.identity,
             "answer": "" if last is None else last.text,
             "model": None if last is None else last.response_metadata.get("model_name"),
@@ -215,7 +216,6 @@ class Execution:
             "cost_usd": None if price is None else float(price),
             "finish_reason": finish_reason,
         }
-        return found
 
 
 def cut_off(answer: BaseMessage) -> bool:
