@@ -16,7 +16,7 @@ events, checkpoints and thread together, on a Redis Cluster too.
 | {agent-tasks}:later                 | zset   | ledger            | while runs are put off      |
 | {agent-tasks}:run:<run>             | hash   | ledger            | run retention after its end |
 | {agent-tasks}:events:<run>          | stream | event log         | event retention             |
-| {agent-tasks}:effects:<run>         | hash   | effect journal    | run retention after its end |
+| {agent-tasks}:effects:<run>         | hash   | effect journal    | as its run, or its question |
 | {agent-tasks}:idem:<tenant>:<hash>  | string | ledger            | idempotency window          |
 | {agent-tasks}:tenants               | set    | ledger            | until the tenant is deleted |
 | {agent-tasks}:runs:<tenant>         | zset   | ledger            | members: run retention      |
@@ -73,9 +73,8 @@ class Keys:
         """Pub/sub channel: the id of each run that ends."""
 
     def queue(self, release: Release) -> str:
-        if release == STABLE:
-            return f"{self._prefix}agent-tasks" if not self._prefix else f"{self._root}:q:{STABLE}"
-        return f"{self._root}:q:{release}"
+        """A release's queue. That of `stable` is called as the hash tag reads, which puts it into the same slot."""
+        return "agent-tasks" if release == STABLE and not self._prefix else f"{self._root}:q:{release}"
 
     def wake(self, release: Release) -> str:
         return f"{self._root}:wake:{release}"

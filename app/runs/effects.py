@@ -2,9 +2,10 @@
 
 | key                       | field                     | value                                 | lives           |
 |---------------------------|---------------------------|---------------------------------------|-----------------|
-| {agent-tasks}:effects:<r> | SHA-256 of the call's key | `<state> <nonce> <ms> <epoch> <JSON>` | as run <r> does |
+| {agent-tasks}:effects:<r> | SHA-256 of the call's key | `<state> <nonce> <ms> <epoch> <JSON>` | as its runs |
 
-<r> is the run whose effects these are; answers of a person and replays go on in the same journal. Around each call:
+<r> is the run whose effects these are; answers of a person and replays go on in the same journal, which lives on while
+any of these runs is unfinished or waits for a person (`finish.lua`). Around each call:
 `intent` is written, the call is made, its result is written. Who comes to the same call later finds
 
     done, failed     the recorded result; the call is not made

@@ -21,6 +21,7 @@ async def get_run(run_id: RunIdPath, api: Parts, caller: CallerDep) -> RunView:
 async def cancel_run(run_id: RunIdPath, api: Parts, caller: CallerDep) -> RunView:
     """Ask a run to stop. One that waits ends at once, a running one within a heartbeat; `end` tells on its stream.
 
-    A tool call already on its way is not taken back. Cancelling a run that has ended changes nothing.
+    A tool call already on its way is not taken back. Cancelling a run that has ended changes nothing, but takes back
+    the question of one that waits for a person.
     """
     return RunView.of(await api.ledger.cancel(run_id, caller.tenant))
