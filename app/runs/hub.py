@@ -38,6 +38,8 @@ _DEAD_SECONDS = 3 * _CHECK_SECONDS
 """Silence after which the subscribed connection counts as dead."""
 _CHECKED = 500
 """Runs that one command asks for."""
+_READERS = 16
+"""Followers that read for themselves at a time: after an outage all of them want to, and requests need connections."""
 _CANCEL_AGAIN_SECONDS = 0.1
 _RECONNECT_SECONDS = (0.05, 1.0)
 """First and longest pause between attempts to subscribe or to look again."""
@@ -59,6 +61,7 @@ class EventHub:
         self._turn = asyncio.Event()
         self._rang: set[RunId] = set()
         self._ring = asyncio.Event()
+        self._places = asyncio.Semaphore(_READERS)
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = False
 
@@ -151,7 +154,8 @@ class EventHub:
         pause = _RECONNECT_SECONDS[0]
         while not self._leaving:
             try:
-                return await self.look(run_id, after)
+                async with self._places:
+                    return await self.look(run_id, after)
             except RedisUnavailable:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RECONNECT_SECONDS[1])
@@ -161,8 +165,9 @@ class EventHub:
         """The events right after `at`, for a follower that is behind; None when it must look again."""
         start = "-" if position(START) == at else f"{at[0]}-{at[1]}"
         try:
-            with outages():
-                entries = await self._redis.xrange(self._keys.events(run_id), min=start, count=AT_ONCE + 1)
+            async with self._places:
+                with outages():
+                    entries = await self._redis.xrange(self._keys.events(run_id), min=start, count=AT_ONCE + 1)
         except RedisUnavailable:
             return None
         events = events_of(entries)

@@ -202,3 +202,40 @@ async def test_a_dead_subscribed_connection_is_noticed_and_everything_looked_at_
         with running.end_of(run.run_id) as end:
             await eventually(lambda: asyncio.sleep(0, made), until=lambda bells: len(bells) >= 2)
             await asyncio.wait_for(end.wait(), 5)
+
+
+async def test_a_thousand_followers_that_look_again_leave_connections_for_requests(
+    monkeypatch: pytest.MonkeyPatch, client: Any, keys: Keys, valkey_server: ValkeyServer
+) -> None:
+    """After an outage every open stream asks Redis where it stands, in the very moment when everybody else is back."""
+    few = connect(valkey_server.url, max_connections=32)
+    ledger = RunLedger(few, keys, LONG_LEASE, STABLE)
+    async with hub(few, keys) as running:
+        runs = [(await ledger.accept(new_run())).run_id for _ in range(20)]
+        following = [asyncio.create_task(collect(follow(running, runs[number % 20]))) for number in range(1_000)]
+        await eventually(
+            lambda: asyncio.sleep(0, [feed.followers for feed in running._feeds.values()]),
+            until=lambda followers: sum(followers) == 1_000,
+        )
+        look: Any = running.look
+        looked = 0
+
+        async def counted(*which: Any) -> Any:
+            nonlocal looked
+            standing = await look(*which)
+            looked += 1
+            return standing
+
+        monkeypatch.setattr(running, "look", counted)
+        await client.client_kill_filter(_type="pubsub")
+        await eventually(lambda: asyncio.sleep(0, looked), until=bool, every=0.001)
+        answered = 0
+        while looked < 1_000:
+            await ledger.get(runs[0])
+            answered += 1
+        assert answered >= 15, f"{answered} requests had their turn while a thousand followers looked"
+        for run_id in runs:
+            await ledger.cancel(run_id, new_run().tenant)
+        for seen in await asyncio.gather(*following):
+            assert [event.name for event in seen] == ["metadata", "end"]
+    await few.aclose()
