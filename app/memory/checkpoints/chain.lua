@@ -1,10 +1,9 @@
 -- chain.lua: what channels have gathered along a line of ancestors, back to where each one's value is stored.
+-- (after frame.lua)
 -- KEYS  1 records (hash)   2 blobs (hash)   3 writes (hash)   4 written (zset)
 -- ARGV  1 namespace, ended by NUL   2 id of the newest ancestor   3 how many ancestors at most   4… channels
 -- Reply {id to go on with, '' at the end of the line; channels that are still open; per ancestor, newest first:
 --       {names and values of the channels that end here, write names, write values}}; a lost value is nil.
-local function head_of(stored) return cmsgpack.unpack(stored:sub(5, 4 + struct.unpack('>I4', stored))) end
-
 local namespace, id = ARGV[1], ARGV[2]
 local open, left = {}, #ARGV - 3
 for i = 4, #ARGV do open[ARGV[i]] = true end

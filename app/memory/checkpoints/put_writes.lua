@@ -1,14 +1,8 @@
--- put_writes.lua: store what tasks wrote after a checkpoint; doing it twice changes nothing.
+-- put_writes.lua: store what tasks wrote after a checkpoint; doing it twice changes nothing. (after frame.lua, live.lua)
 -- KEYS  2 index (zset)   3 records (hash)   4 blobs (hash)   5 writes (hash write name -> value)
 --       6 written (zset of write names, lexical)   7 threads (zset)
 -- ARGV  3 ttl, s   4 thread id
 --       then triples: write name, value, 'first' when the first value stays, 'last' when the last one counts
-local function parts(stored)
-  local start = 4 + struct.unpack('>I4', stored)
-  local head = cmsgpack.unpack(stored:sub(5, start))
-  return head[1], stored:sub(start + head[4] + 1)
-end
-
 for i = 5, #ARGV, 3 do
   local name, value = ARGV[i], ARGV[i + 1]
   if ARGV[i + 2] == 'first' then
@@ -17,8 +11,8 @@ for i = 5, #ARGV, 3 do
     -- What another run had written here is kept behind the new value, for the case that this run is taken back.
     local before = redis.call('HGET', KEYS[5], name)
     if before then
-      local run, older = parts(before)
-      value = value .. (run == parts(value) and older or before)
+      local run, older = layers_of(before)
+      value = value .. (run == layers_of(value) and older or before)
     end
     redis.call('HSET', KEYS[5], name, value)
   end

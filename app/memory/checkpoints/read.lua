@@ -1,4 +1,4 @@
--- read.lua: checkpoints of one thread, each as it stood at one moment.
+-- read.lua: checkpoints of one thread, each as it stood at one moment. (after frame.lua)
 -- KEYS  1 index (zset)   2 records (hash)   3 blobs (hash)   4 writes (hash)   5 written (zset)
 -- ARGV  1 'full', or 'records' to leave values and writes out
 --       then names; one that ends with its namespace's NUL asks for the newest of that namespace
@@ -27,7 +27,7 @@ for i = 2, #ARGV do
   elseif not record or ARGV[1] ~= 'full' then
     found[#found + 1] = {name, record}
   else
-    local head = cmsgpack.unpack(record:sub(5, 4 + struct.unpack('>I4', record)))
+    local head = head_of(record)
     local writes = redis.call('ZRANGE', KEYS[5], '[' .. name .. '\0', '(' .. name .. '\1', 'BYLEX')
     found[#found + 1] = {name, record, fetch(KEYS[3], head, 3), writes, fetch(KEYS[4], writes, 1)}
   end

@@ -18,7 +18,8 @@ from app.memory.checkpoints.errors import CheckpointDamaged
 from app.memory.checkpoints.ids import stay_above
 from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
 
-_READ = Lua((Path(__file__).parent / "read.lua").read_text(), name="read.lua")
+_FOLDER = Path(__file__).parent
+_READ = Lua((_FOLDER / "frame.lua").read_text() + (_FOLDER / "read.lua").read_text(), name="read.lua")
 
 _PAGE = 20
 """Checkpoints that a listing reads at a time, with their values."""
@@ -115,14 +116,14 @@ class Reading(BaseCheckpointSaver[str]):
             raise CheckpointDamaged(thread_id, layout.split(name)[1], "its record")
         return name, Record.load(found[1])
 
-    async def _records(self, thread: ThreadId, *, damaged: bool = False) -> dict[str, Record]:
-        """Every checkpoint of a thread by name, without values. `damaged` passes over those that have lost a part."""
+    async def _records(self, thread: ThreadId, *, skip_damaged: bool = False) -> dict[str, Record]:
+        """Every checkpoint of a thread by name, without values. Raises `CheckpointDamaged` unless it may skip those."""
         with outages():
             names = [name.decode() for name in await self._redis.zrange(ThreadKeys.of(self._keys, thread).index, 0, -1)]
         records = {}
         for start in range(0, len(names), _CHUNK):
             for found in await self._read(thread, names[start : start + _CHUNK], values=False):
-                if found is not None and not (damaged and found[1] is None):
+                if found is not None and not (skip_damaged and found[1] is None):
                     name, record = self._record(thread, found)
                     records[name] = record
         return records

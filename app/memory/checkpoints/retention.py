@@ -20,7 +20,7 @@ from app.memory.checkpoints.reading import Reading
 
 _FOLDER = Path(__file__).parent
 _DROP = FencedLua(_FOLDER, "drop.lua")
-_SWEEP = FencedLua(_FOLDER, "sweep.lua")
+_SWEEP = FencedLua(_FOLDER, "frame.lua", "sweep.lua")
 _FORGET = FencedLua(_FOLDER, "forget.lua")
 _COPY = FencedLua(_FOLDER, "live.lua", "copy.lua")
 
@@ -36,7 +36,7 @@ class Retention(Reading):
     async def adelete_thread(self, thread_id: str) -> None:
         """Remove every key of a thread. Nothing happens when there is none."""
         thread = layout.thread(thread_id)
-        runs = {record.run_id for record in (await self._records(thread, damaged=True)).values() if record.run_id}
+        runs = {record.run_id for record in (await self._records(thread, skip_damaged=True)).values() if record.run_id}
         await self._forget(thread, runs, "all")
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from app.memory.checkpoints.errors import CheckpointDamaged
 from app.memory.checkpoints.layout import Record, ThreadKeys
 from app.memory.checkpoints.retention import Retention
 
-_UNDO = FencedLua(Path(__file__).parent, "undo.lua")
+_UNDO = FencedLua(Path(__file__).parent, "frame.lua", "undo.lua")
 _WRITES = 500
 """Writes that one script looks at, so that Redis serves others in between."""
 

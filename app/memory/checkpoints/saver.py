@@ -39,7 +39,7 @@ from app.memory.checkpoints.sync import SyncSaver
 
 _FOLDER = Path(__file__).parent
 _PUT = FencedLua(_FOLDER, "live.lua", "put.lua")
-_PUT_WRITES = FencedLua(_FOLDER, "live.lua", "put_writes.lua")
+_PUT_WRITES = FencedLua(_FOLDER, "frame.lua", "live.lua", "put_writes.lua")
 _SERIALIZER = serializer()
 
 

@@ -1,4 +1,4 @@
--- undo.lua: take back what runs wrote after checkpoints that are not theirs.
+-- undo.lua: take back what runs wrote after checkpoints that are not theirs. (after frame.lua)
 -- KEYS  2 writes (hash write name -> value)   3 written (zset of write names, lexical)
 -- ARGV  3 name to go on after, '' to begin   4 how many writes are looked at   5… run ids
 -- Reply: name to go on after; '' at the end.
@@ -11,10 +11,9 @@ for _, name in ipairs(names) do
   local stored = redis.call('HGET', KEYS[2], name)
   local left = stored
   while left and left ~= '' do
-    local start = 4 + struct.unpack('>I4', left)
-    local head = cmsgpack.unpack(left:sub(5, start))
-    if not undone[head[1]] then break end
-    left = left:sub(start + head[4] + 1)
+    local run, older = layers_of(left)
+    if not undone[run] then break end
+    left = older
   end
   if left == '' then
     redis.call('HDEL', KEYS[2], name)
