@@ -14,8 +14,10 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import uvloop
 
@@ -24,6 +26,11 @@ from tests.chaos.checker import Violation
 
 LEASE_SECONDS = 1.0
 TOOLS = ("put", "put", "transfer", "charge")
+_PARTS: tuple[tuple[Literal["everysec", "always"], Literal["orderly", "kill"]], ...] = (
+    ("everysec", "orderly"),
+    ("always", "kill"),
+)
+"""AOF policy, and the restarts of the Valkey that it promises to survive."""
 _CRASHES: dict[plan.Kind, int] = {"restart": 3, "kill": 1, "freeze": 1}
 """Faults of the third part: crashes of the Valkey, with workers that die or freeze around them."""
 _TOLD_IN_FULL = 3
@@ -40,7 +47,12 @@ def main() -> int:
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(10**9) if asked.seed is None else asked.seed
     print(f"chaos: runs={asked.runs} faults={asked.faults} seed={seed} (again: --seed {seed})", flush=True)
-    return uvloop.run(_main(asked, seed))
+    try:
+        return uvloop.run(_main(asked, seed))
+    except (RuntimeError, ExceptionGroup):  # a process that does not come back, or a mistake of ours
+        traceback.print_exc(file=sys.stdout)
+        print(f"chaos: FAIL seed={seed} given up, see above", flush=True)
+        return 1
 
 
 async def _main(asked: argparse.Namespace, seed: int) -> int:
@@ -52,19 +64,18 @@ async def _main(asked: argparse.Namespace, seed: int) -> int:
     found: list[Violation] = []
     totals: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
-    parts = (("everysec", "orderly"), ("always", "kill"))
-    for number, (fsync, restart) in enumerate(parts):
+    for number, (fsync, restart) in enumerate(_PARTS):
         share = (asked.runs + number) // 2, (asked.faults + number) // 2
         made = plan.make(seed + number, runs=share[0], faults=share[1], lease=LEASE_SECONDS, tools=TOOLS)
         print(f"part {number + 1}: AOF {fsync}, restarts {restart}, {share[0]} runs, {share[1]} faults", flush=True)
-        report = await campaign.run(made, fsync=fsync, restart=restart, workers=asked.workers, say=_say)  # type: ignore[arg-type]
+        report = await campaign.run(made, fsync=fsync, restart=restart, workers=asked.workers, say=_say)
         found += report.verdict.violations
         totals.update(report.verdict.figures)
         totals["runs"] += sum(len(turn.runs) for turn in report.history.turns.values())
         totals["faults"] += report.faults
         kinds.update(report.kinds)
         _tell(report, asked.reports / f"{seed}-{number + 1}")
-    broken, crashes = await _crashes(asked, seed + len(parts))
+    broken, crashes = await _crashes(asked, seed + len(_PARTS))
     found += broken
     totals["faults"] += crashes
     lost = _count(found, "lost")
