@@ -310,7 +310,7 @@ class Network(Model):
 class Build(Model):
     """Where an image of this repository goes that `pulumi up` builds."""
 
-    registry: Annotated[str, Field(pattern=r"^[^\s@]+[^\s@:/]$")]
+    registry: Annotated[str, Field(pattern=r"^[^\s@:/]+(:[0-9]+)?(/[^\s@:/]+)+$")]
     """Repository in a registry, without a tag: `ghcr.io/acme/slipway`."""
     platforms: tuple[Literal["linux/amd64", "linux/arm64"], ...] = ()
     """Default: that of the builder."""
