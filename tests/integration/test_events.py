@@ -223,7 +223,13 @@ async def test_three_hundred_followers_of_a_run_cost_one_reader(
     await eventually(
         lambda: asyncio.sleep(0, list(events_hub._feeds.values())), until=lambda f: bool(f) and f[0].followers == 300
     )
-    await client.config_resetstat()
+
+    async def rest() -> bool:
+        await client.config_resetstat()
+        await asyncio.sleep(0.1)
+        return not {"cmdstat_xrange", "cmdstat_xread"} & (await client.info("commandstats")).keys()
+
+    await eventually(rest, until=bool)  # all have looked where they stand, and wait
     out = writer(client, keys, claim)
     for number in range(200):
         out.put("custom", b"%d" % number)
