@@ -12,11 +12,9 @@ from app.runs.administration.backlog import Backlog
 from app.runs.administration.details import RunDetail, detail_json, summary_json
 from app.runs.administration.listing import Listing
 
-_STATUS = "pending, running, success, error, timeout, interrupted or cancelled"
 
-
-class RunSummaryView(BaseModel):
-    """A run in a list."""
+class _RunView(BaseModel):
+    """What every view of a run begins with."""
 
     run_id: str
     thread_id: str
@@ -24,10 +22,15 @@ class RunSummaryView(BaseModel):
     user: str
     graph: str
     release: str
-    status: str = Field(description=_STATUS)
+    status: str = Field(description="pending, running, success, error, timeout, interrupted or cancelled")
     attempt: int = Field(description="Attempts begun so far.")
     created_at: datetime
     ended_at: datetime | None
+
+
+class RunSummaryView(_RunView):
+    """A run in a list."""
+
     error: str = Field(description="Kind of the error that it failed with; empty when it did not.")
     last_error: str = Field(description="Class of the last attempt's error; empty when there was none.")
     checkpoint_id: str = Field(description="Of a dead letter: the checkpoint from which a replay goes on.")
@@ -79,19 +82,9 @@ class EventView(BaseModel):
     data: Any
 
 
-class RunDetailView(BaseModel):
+class RunDetailView(_RunView):
     """A run with all that is known of it."""
 
-    run_id: str
-    thread_id: str
-    tenant: str
-    user: str
-    graph: str
-    release: str
-    status: str = Field(description=_STATUS)
-    attempt: int = Field(description="Attempts begun so far.")
-    created_at: datetime
-    ended_at: datetime | None
     input: dict[str, Any]
     command: dict[str, Any] | None = Field(description="The answer of a person that it began with.")
     result: dict[str, Any] | None

@@ -123,13 +123,19 @@ class Administration:
 
     async def replay_dead_letter(self, run_id: RunId, tenant: TenantId | None, *, request_id: str = "") -> Run:
         """`replay` of a dead letter. Raises `DeadLetterNotFound`, and what `replay` raises."""
-        await self.dead_letter(run_id, tenant, events=0)
-        return await self.replay(run_id, tenant, request_id=request_id)
+        try:
+            run = await self._ledger.get(run_id, tenant)
+        except RunNotFound as error:
+            raise DeadLetterNotFound(run_id) from error
+        with outages():
+            if await self._redis.zscore(self._keys.dead(run.tenant), run_id) is None:
+                raise DeadLetterNotFound(run_id)
+        return await self._replaying.replay(run, request_id=request_id)
 
     async def replay_dead_letters(
         self, tenant: TenantId | None, *, limit: int, request_id: str = ""
     ) -> AsyncIterator[Replayed]:
-        """Replay the newest dead letters, in the order in which they failed. One that cannot be replayed keeps none."""
+        """Replay the newest dead letters, in the order in which they failed; one that cannot be replayed stays one."""
         found = await self.dead_letters(tenant, RunFilter(), limit=limit)
         for letter in reversed(found.runs):
             try:

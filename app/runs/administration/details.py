@@ -58,8 +58,8 @@ class ThreadDetail:
     """Runs of it that are remembered."""
 
 
-def summary_json(run: RunSummary) -> dict[str, Any]:
-    """A run of a list."""
+def _identity(run: Run | RunSummary) -> dict[str, Any]:
+    """What every view of a run begins with."""
     return {
         "run_id": run.run_id,
         "thread_id": run.thread_id,
@@ -71,6 +71,13 @@ def summary_json(run: RunSummary) -> dict[str, Any]:
         "attempt": run.attempt,
         "created_at": iso(run.accepted_ms),
         "ended_at": iso(run.ended_ms),
+    }
+
+
+def summary_json(run: RunSummary) -> dict[str, Any]:
+    """A run of a list."""
+    return {
+        **_identity(run),
         "error": run.error,
         "last_error": run.last_error,
         "checkpoint_id": run.checkpoint_id,
@@ -81,16 +88,7 @@ def summary_json(run: RunSummary) -> dict[str, Any]:
 def run_json(run: Run) -> dict[str, Any]:
     """A whole run, what was asked and answered included."""
     return {
-        "run_id": run.run_id,
-        "thread_id": run.thread_id,
-        "tenant": run.tenant,
-        "user": run.user,
-        "graph": run.graph,
-        "release": run.release,
-        "status": run.status,
-        "attempt": run.attempt,
-        "created_at": iso(run.accepted_ms),
-        "ended_at": iso(run.ended_ms),
+        **_identity(run),
         "input": run.input,
         "command": run.command,
         "result": run.result,
