@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -54,6 +55,19 @@ class ChatRequest(BaseModel):
             raise ValueError("must say something")
         return value
 
+    @field_validator("resume")
+    @classmethod
+    def _can_be_stored(cls, value: Any) -> Any:
+        try:  # what Python reads as JSON is more than others can: NaN, half of a surrogate pair, numbers without end
+            orjson.dumps(value)
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "must be JSON that can be stored: whole numbers of at most 64 bits, no NaN or Infinity, whole Unicode "
+                "characters, at most 250 levels of nesting"
+            ) from error
+        return value
+
     @model_validator(mode="after")
     def _is_a_message_or_an_answer(self) -> Self:
         if (self.message is not None) == self.answers:
@@ -72,8 +86,25 @@ class LaterChatRequest(ChatRequest):
     """As a ChatRequest, for a run that nobody waits for."""
 
     after_seconds: Annotated[
-        float, Field(ge=0, strict=False, description="How long from now the run may begin at the earliest.")
+        float,
+        Field(
+            ge=0,
+            strict=False,
+            allow_inf_nan=False,
+            description="How long from now the run may begin at the earliest. For messages with the strategy enqueue "
+            "or reject.",
+        ),
     ] = 0
+
+    @model_validator(mode="after")
+    def _can_be_put_off(self) -> Self:
+        # What would be stopped, undone or answered by then is not known now.
+        if self.after_seconds and (self.answers or self.multitask_strategy in ("interrupt", "rollback")):
+            raise ValueError(
+                "leave after_seconds out with resume and with multitask_strategy interrupt or rollback: they act on "
+                "what the thread is doing now"
+            )
+        return self
 
 
 async def start(
@@ -82,8 +113,8 @@ async def start(
     """Write the run down, as `run_id` if one is given; when this returns, it will be executed."""
     if asked.message is not None:
         check_message(api, asked.message)
-    after = timedelta(seconds=asked.after_seconds if isinstance(asked, LaterChatRequest) else 0)
-    if after >= timedelta(seconds=api.settings.runs.thread_retention_seconds):
+    after_seconds = asked.after_seconds if isinstance(asked, LaterChatRequest) else 0
+    if after_seconds >= api.settings.runs.thread_retention_seconds:
         raise ProblemError(
             422, "too-late", f"after_seconds: must be below {api.settings.runs.thread_retention_seconds}"
         )
@@ -98,11 +129,12 @@ async def start(
             input={} if asked.answers else {"messages": [{"role": "user", "content": asked.message}]},
             command={"resume": asked.resume} if asked.answers else None,
             strategy=Strategy(asked.multitask_strategy),
-            after=after,
+            after=timedelta(seconds=after_seconds),
             request_id=request_id(),
             traceparent=telemetry.carry(),
             idempotency_key=idempotency_key or "",
-            digest=hashlib.sha256(orjson.dumps([caller.user, asked.model_dump()])).hexdigest(),
+            # Without defaults: the same request at another address, which knows more fields, is the same.
+            digest=hashlib.sha256(orjson.dumps([caller.user, asked.model_dump(exclude_defaults=True)])).hexdigest(),
         )
     )
     if accepted.created:

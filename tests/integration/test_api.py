@@ -130,6 +130,8 @@ async def test_repeating_a_request_with_its_idempotency_key_starts_nothing_new(h
     assert again["run_id"] == first["run_id"]
     streamed = await stream_of(http, {"message": "once"}, **headers)
     assert streamed[-1]["data"]["run_id"] == first["run_id"]
+    accepted = await http.post("/chat/async", json={"message": "once"}, headers=headers)
+    assert (accepted.status_code, accepted.json()["run_id"]) == (202, first["run_id"])
     other = await http.post("/chat", json={"message": "twice"}, headers=headers)
     assert (other.status_code, other.json()["type"]) == (409, "urn:slipway:problem:idempotency-mismatch")
 
