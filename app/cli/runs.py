@@ -86,15 +86,15 @@ def replay(run: RunArgument, again: AgainOption = False, json: JsonOption = Fals
     async def work(session: Session) -> Run:
         return await session.administration.replay(run_of(run), None, again=again)
 
-    print_replay(run, perform(work), json=json)
+    print_replay(run, perform(work), again=again, json=json)
 
 
-def print_replay(run_id: str, replay: Run, *, json: bool) -> None:
-    """Say which run goes on with a run's work."""
+def print_replay(run_id: str, replay: Run, *, again: bool = False, json: bool) -> None:
+    """Say which run goes on with a run's work, or with `again` begins it anew."""
     if json:
         render.as_json({"replayed": run_id, **run_json(replay)})
     else:
-        typer.echo(f"run {replay.run_id} goes on with {run_id}")
+        typer.echo(f"run {replay.run_id} " + (f"begins {run_id} anew" if again else f"goes on with {run_id}"))
 
 
 def print_detail(detail: RunDetail, *, json: bool) -> None:

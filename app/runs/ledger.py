@@ -306,11 +306,11 @@ class RunLedger:
             args=[_milliseconds(pause), used, _milliseconds(LONGEST_PAUSE_IN_QUEUE), error],
         )
 
-    async def cancel(self, run_id: RunId, tenant: TenantId, stop: Stop = Stop.CANCEL) -> Run:
+    async def cancel(self, run_id: RunId, tenant: TenantId | None, stop: Stop = Stop.CANCEL) -> Run:
         """Ask a run to stop. One that nobody executes ends at once; a running one within a heartbeat.
 
         Cancelling one that waits for a person takes its question back. Doing it again changes nothing, nor does it
-        on any other run that has ended. Raises `RunNotFound`.
+        on any other run that has ended. `tenant` as in `get`. Raises `RunNotFound`.
         """
         reply = b"changed"
         while reply == b"changed":

@@ -269,6 +269,7 @@ async def test_only_what_failed_is_replayed_unless_it_is_to_begin_anew(slipway: 
     anew = await slipway("runs", "replay", run.run_id, "--again", "--json")
     fresh = await ledger.get(RunId(anew.json["run_id"]))
     assert (fresh.input, fresh.continues, fresh.effects_root) == (run.input, (), fresh.run_id)
+    assert "anew" in (await slipway("runs", "replay", run.run_id, "--again")).out
 
 
 async def test_all_dead_letters_are_replayed_and_those_that_cannot_be_stay(

@@ -99,8 +99,7 @@ class Administration:
 
     async def cancel(self, run_id: RunId, tenant: TenantId | None) -> Run:
         """Ask a run to stop, see `RunLedger.cancel`. Raises `RunNotFound`."""
-        owner = tenant or (await self._ledger.get(run_id)).tenant
-        return await self._ledger.cancel(run_id, owner)
+        return await self._ledger.cancel(run_id, tenant)
 
     async def replay(self, run_id: RunId, tenant: TenantId | None, *, again: bool = False, request_id: str = "") -> Run:
         """Go on with a failed run's work, see `Replaying.replay`. Raises `RunNotFound`, and what that raises."""
