@@ -107,6 +107,30 @@ async def test_what_is_neither_message_nor_answer_is_refused(http: httpx.AsyncCl
     assert response.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"resume": NaN, "thread_id": "t"}',
+        b'{"resume": [1e400], "thread_id": "t"}',
+        b'{"resume": 123456789012345678901234567890, "thread_id": "t"}',
+        b'{"resume": {"a": "\\ud800"}, "thread_id": "t"}',
+        b'{"resume": {"\\ud800": 1}, "thread_id": "t"}',
+        b'{"resume": ' + b"[" * 300 + b"]" * 300 + b', "thread_id": "t"}',
+        b'{"message": "x", "after_seconds": Infinity}',
+        b'{"message": "x", "after_seconds": 1e308}',
+        b'{"message": "x", "after_seconds": 5, "multitask_strategy": "rollback"}',
+        b'{"message": "x", "after_seconds": 5, "multitask_strategy": "interrupt"}',
+        b'{"resume": "x", "after_seconds": 5, "thread_id": "t"}',
+    ],
+    ids=lambda body: body[:60].decode(),
+)
+async def test_what_cannot_be_stored_or_put_off_is_refused(http: httpx.AsyncClient, body: bytes) -> None:
+    """Python's JSON takes more than can be written down; that is the sender's mistake and not ours."""
+    response = await http.post("/chat/async", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
 async def test_a_busy_thread_refuses_interrupts_or_rolls_back_as_asked(http: httpx.AsyncClient) -> None:
     first = (await http.post("/chat/async", json={"message": "one", "graph": "slow"})).json()
     thread = {"thread_id": first["thread_id"]}

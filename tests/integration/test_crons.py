@@ -602,6 +602,9 @@ async def test_a_message_for_later_waits_outside_the_queue_and_can_be_cancelled(
         ({"multitask_strategy": "hurry"}, "reject"),
         ({"end_at": "2020-01-01T00:00:00Z"}, "never comes due"),
         ({"end_at": "2030-01-01T00:00:00"}, "timezone"),
+        ({"end_at": "9999-12-31T23:59:59-14:00"}, "before the year 9999"),
+        ({"end_at": "9999-12-31T23:59:59.999999Z"}, "before the year 9999"),
+        ({"end_at": "0001-01-01T00:00:00+14:00"}, "before the year 9999"),
         ({"every": 5}, "every"),
     ],
 )
@@ -626,6 +629,7 @@ async def test_a_change_names_what_it_changes(service: Service) -> None:
             ({"schedule": "* *"}, "instead of five"),
             ({"graph": "nothing"}, "use one of"),
             ({"end_at": "2020-01-01T00:00:00Z"}, "never comes due"),
+            ({"end_at": "9999-12-31T23:59:59-14:00"}, "before the year 9999"),
         ):
             refused = await http.patch(address, json=body)
             assert refused.status_code == 422, body

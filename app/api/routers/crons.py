@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 import orjson
@@ -22,12 +22,23 @@ from app.runs.schedule.times import check_schedule, check_timezone
 router = APIRouter(prefix="/crons", tags=["crons"])
 
 CronId = Annotated[str, Path(pattern=ID_PATTERN)]
+_LAST_YEAR = 9999
 
 
 def _says_something(message: str) -> str:
     if not message.strip():
         raise ValueError("must say something")
     return message
+
+
+def _has_a_date_everywhere(moment: datetime | None) -> datetime | None:
+    """The first and the last day of the calendar have no date in other zones, and what is shown is UTC."""
+    try:
+        if moment is None or moment.astimezone(UTC).year < _LAST_YEAR:
+            return moment
+    except OverflowError:
+        pass
+    raise ValueError(f"must lie before the year {_LAST_YEAR}; leave it out for a cron without end")
 
 
 Message = Annotated[
@@ -46,7 +57,11 @@ Timezone = Annotated[
     AfterValidator(check_timezone),
     Field(description="IANA time zone that the schedule is read in.", examples=["Europe/Berlin"]),
 ]
-End = Annotated[AwareDatetime | None, Field(description="After this moment it comes due no more; ISO 8601 with zone.")]
+End = Annotated[
+    AwareDatetime | None,
+    AfterValidator(_has_a_date_everywhere),
+    Field(description="After this moment it comes due no more; ISO 8601 with zone."),
+]
 WhenBusy = Annotated[
     Strategy,
     Field(description="What to do when the thread has an unfinished run: reject, enqueue, interrupt or rollback."),
