@@ -315,15 +315,16 @@ def test_a_release_without_requests_is_not_waited_for(render: Render) -> None:
     """Taking them from a release that is broken must not wait until that release is well; giving it some must."""
     waits: dict[int, bool] = {}
 
-    async def note(weight: int, service: AgentService) -> None:
+    async def note(weight: int, service: AgentService) -> int:
         named = pulumi.Output.from_input(_backend(ReleaseTraffic(name="stable", weight=weight), service)["service"])
         resources = await named.resources()
         waits[weight] = any(isinstance(resource, apps.v1.Deployment) for resource in resources)
+        return weight
 
     def program() -> AgentService:
         made = service()
         for weight in (0, 1):
-            pulumi.Output.from_input(note(weight, made)).apply(lambda _: None)
+            pulumi.Output.from_input(weight).apply(lambda of: note(int(of), made))
         return made
 
     render(program)
