@@ -46,6 +46,8 @@ async def look(client: Any, keys: Keys, run_id: RunId, after: str) -> Standing:
         return _without_events(run_id, after, known=bool(known), result=result, ended_ms=ended_ms)
     begin, head = events_of(first)[0], events_of(last)[0]
     seen = events_of(prior)[0] if prior else None
+    if seen is not None and seen.position > head.position:
+        head = seen  # it came between two of the commands
     if not known and head.name != "end":
         return _lost(run_id, after)
     say: tuple[Event, ...] = ()
