@@ -47,7 +47,7 @@ class OtlpExporterArgs(TypedDict):
     headers: NotRequired[Mapping[str, pulumi.Input[str]]]
     """Headers with their values, such as `authorization`. Give secret ones as Pulumi secrets."""
     secret_name: NotRequired[pulumi.Input[str]]
-    """Existing Secret with values of headers, in place of `headers`."""
+    """Existing Secret with values of headers, in place of `headers`; a value must not end with a newline."""
     secret_headers: NotRequired[Sequence[str]]
     """Keys of that Secret, which are the headers' names."""
     metrics: NotRequired[bool]
@@ -62,7 +62,7 @@ class LangSmithExporterArgs(TypedDict):
     api_key: NotRequired[pulumi.Input[str]]
     """LangSmith's API key. Give it as a Pulumi secret."""
     secret_name: NotRequired[pulumi.Input[str]]
-    """Existing Secret with the API key under `langsmith_api_key`."""
+    """Existing Secret with the API key under `langsmith_api_key`, without a newline at its end."""
     endpoint: NotRequired[str]
     """LangSmith's server; default: the hosted one in the United States."""
 
@@ -170,12 +170,13 @@ class OtelCollector(pulumi.ComponentResource):
         if otlp and "secret_name" in otlp:
             found.append(("otlp", _OTLP, otlp["secret_name"]))
         elif otlp and otlp.get("headers"):
-            made = immutable_secret(f"{name}-otlp", args["namespace"], otlp["headers"], name, self)
+            headers = {header: _one_line(value) for header, value in otlp["headers"].items()}
+            made = immutable_secret(f"{name}-otlp", args["namespace"], headers, name, self)
             found.append(("otlp", _OTLP, made))
         if langsmith and "secret_name" in langsmith:
             found.append(("langsmith", _LANGSMITH, langsmith["secret_name"]))
         elif langsmith:
-            key = {_LANGSMITH_KEY: langsmith["api_key"]}
+            key = {_LANGSMITH_KEY: _one_line(langsmith["api_key"])}
             made = immutable_secret(f"{name}-langsmith", args["namespace"], key, name, self)
             found.append(("langsmith", _LANGSMITH, made))
         return found
@@ -223,6 +224,11 @@ def _check(args: OtelCollectorArgs) -> None:
         raise ValueError(f"sampling.percent: {sampling['percent']} is not within 0 and 100")
     if _memory(args) < 128:
         raise ValueError(f"memory_mb: {_memory(args)} is too little; give 128 or more")
+
+
+def _one_line(value: pulumi.Input[str]) -> pulumi.Output[str]:
+    """Without a newline at its end: the collector takes a file as it is, and HTTP refuses such a header."""
+    return pulumi.Output.from_input(value).apply(lambda known: known.strip())
 
 
 def _memory(args: OtelCollectorArgs) -> int:
