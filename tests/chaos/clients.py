@@ -94,7 +94,8 @@ class Clients:
                 request = f"resume{len(found.runs)}"
                 result = await self._run(found, body, f"{found.key}-{len(found.runs)}", request, accepted, beside)
             if turn.repeat:
-                path = _PATHS[turn.mode]
+                # At any address: it is the same request.
+                path = self._dice.choice(list(_PATHS.values()))
                 await self._post(found, path, self._first_body(found), found.key, "first again")
 
     def _first_body(self, found: TurnHistory) -> dict[str, Any]:
