@@ -5,7 +5,9 @@
 --       7 digest of the request ('' without an idempotency key)  8 idempotency window, s  9 first event (JSON)
 --       10 strategy  11 pause before it may begin, ms  12 longest pause in the queue, ms
 --       13 the run whose question it answers ('' when it answers none)  14 root of its effects
---       15 run TTL, s  16 thread TTL, s  17... fields of the run record, name and value in turn
+--       15 run TTL, s  16 thread TTL, s
+--       17 end of the run whose answer it gives once more, ms: the thread must be as that run left it ('' else)
+--       18... fields of the run record, name and value in turn
 -- Reply {run id, its thread ('' when an earlier request made it), unfinished runs that it supersedes, separated by spaces,
 -- the newest first}; error replies NOTHREAD, MOVED <release>, MISMATCH, OCCUPIED <run>, NOTASKED.
 local run, thread_id, tenant, release = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -23,11 +25,12 @@ end
 
 local now = now_ms()
 local stamp = string.format('%.0f', now)
-local known = redis.call('HMGET', k.thread, 'tenant', 'release', 'active', 'asked')
+local known = redis.call('HMGET', k.thread, 'tenant', 'release', 'active', 'asked', 'updated_ms')
 if known[1] then
   if known[1] ~= tenant then return redis.error_reply('NOTHREAD') end
   if ARGV[10] == 'reject' and known[3] then return redis.error_reply('OCCUPIED ' .. known[3]) end
   if ARGV[13] ~= '' and (known[4] ~= ARGV[13] or known[3]) then return redis.error_reply('NOTASKED') end
+  if ARGV[17] ~= '' and (known[5] ~= ARGV[17] or known[3]) then return redis.error_reply('NOTASKED') end
   if known[2] ~= release then
     if ARGV[6] ~= '1' or known[3] then return redis.error_reply('MOVED ' .. known[2]) end
     redis.call('HSET', k.thread, 'release', release)
@@ -46,7 +49,7 @@ if known[3] and (ARGV[10] == 'interrupt' or ARGV[10] == 'rollback') then
 end
 redis.call('HSET', k.run, 'run_id', run, 'thread_id', thread_id, 'tenant', tenant, 'release', release,
   'accepted_ms', stamp, 'strategy', ARGV[10], 'supersedes', superseded, 'answers', ARGV[13],
-  'effects_root', ARGV[14], unpack(ARGV, 17))
+  'effects_root', ARGV[14], unpack(ARGV, 18))
 redis.call('HSET', k.epochs, run, '0')
 redis.call('HSET', k.attempts, run, '0')
 redis.call('XADD', k.events, '*', 'e', 'metadata', 'd', ARGV[9])

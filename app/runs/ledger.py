@@ -81,8 +81,9 @@ class RunLedger:
         A run of an existing thread goes to the release that the thread began on while that release exists, and
         waits there for the thread's unfinished runs, or stops them, as its strategy says. Raises `ThreadNotFound` for
         a thread of nobody or of another tenant, `ThreadBusy` (strategy reject), `NothingAsked` (an answer that the
-        thread does not wait for), `IdempotencyMismatch`, `RedisUnavailable` (the run may have been written: repeat
-        with the same Idempotency-Key). Repeating it with the same `run_id` writes nothing twice.
+        thread does not wait for, or to be given once more although the thread has moved on), `IdempotencyMismatch`,
+        `RedisUnavailable` (the run may have been written: repeat with the same Idempotency-Key). Repeating it with the
+        same `run_id` writes nothing twice.
         """
         thread_id = new.thread_id or ThreadId(new_id())
         if new.after >= timedelta(seconds=self._settings.thread_retention_seconds):
@@ -122,7 +123,8 @@ class RunLedger:
         key = new.idempotency_key and hashlib.sha256(new.idempotency_key.encode()).hexdigest()
         asked, root = "", new.run_id
         if new.command is not None and new.replays is None:
-            asked = (thread and thread.asked) or "none"  # refused by the script, unless this is a repetition
+            # What nobody asked is refused by the script, unless this is a repetition.
+            asked = new.answers or (thread and thread.asked) or "none"
             root = (thread and thread.asked_root) or new.run_id
         elif new.replays is not None:
             root = new.replays.effects_root
@@ -163,11 +165,12 @@ class RunLedger:
                 root,
                 settings.run_retention_seconds,
                 settings.thread_retention_seconds,
+                new.replays.ended_ms if new.replays is not None and new.command is not None else "",
                 *[part for pair in fields.items() for part in pair],
             ],
         )
         made_in = ThreadId(its_thread.decode()) if its_thread else None
-        return Accepted(RunId(run_id.decode()), made_in is not None, run_ids(superseded.decode()), made_in)
+        return Accepted(RunId(run_id.decode()), made_in, run_ids(superseded.decode()))
 
     async def _supersede(self, new: NewRun, accepted: Accepted) -> None:
         """Stop what the accepted run's strategy stops; also when an earlier request accepted it and died here."""

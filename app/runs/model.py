@@ -87,6 +87,8 @@ class NewRun:
     """The graph's input; empty with `command`."""
     command: dict[str, Any] | None = None
     """{"resume": …}: the answer to what the thread's last run asked; it goes on where that run stopped."""
+    answers: RunId | None = None
+    """The run whose question `command` answers; None: the one that the thread waits for an answer to."""
     replays: Run | None = None
     """The failed run whose work this one goes on with, from its last checkpoint."""
     strategy: Strategy = Strategy.ENQUEUE
@@ -102,14 +104,18 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """`created` is False when an earlier request with the same Idempotency-Key had made the run."""
+    """What became of a request to start a run."""
 
     run_id: RunId
-    created: bool
+    thread_id: ThreadId | None
+    """The run's thread; None when an earlier request with the same Idempotency-Key had made the run."""
     superseded: tuple[RunId, ...] = ()
     """Unfinished runs of the thread that this one's strategy stops."""
-    thread_id: ThreadId | None = None
-    """The run's thread; None when an earlier request made it."""
+
+    @property
+    def created(self) -> bool:
+        """Whether this request made the run."""
+        return self.thread_id is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,8 @@ class Run:
     effects_root: RunId
     """The run whose effect journal this one shares: itself, or the first of those whose work it goes on with."""
     command: dict[str, Any] | None = field(default=None, repr=False)
+    answers: RunId | None = None
+    """The run whose question its `command` answers; None also for the replay of an answer."""
     continues: tuple[RunId, ...] = ()
     """Runs whose checkpoints are this run's own: those that it replays."""
     strategy: Strategy = Strategy.ENQUEUE
@@ -175,6 +183,7 @@ class Run:
             request_id=fields.get("request_id", ""),
             traceparent=fields.get("traceparent", ""),
             command=orjson.loads(fields["command"]) if fields.get("command") else None,
+            answers=RunId(fields["answers"]) if fields.get("answers") else None,
             continues=run_ids(fields.get("continues", "")),
             effects_root=RunId(fields.get("effects_root") or fields["run_id"]),
             strategy=Strategy(fields.get("strategy", Strategy.ENQUEUE)),

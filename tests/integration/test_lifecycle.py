@@ -19,6 +19,7 @@ from app.infra.errors import NothingAsked, ThreadBusy
 from app.infra.ids import STABLE, RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.settings import Settings, load
+from app.runs.administration.replaying import Replaying
 from app.runs.execution import Services
 from app.runs.history import history
 from app.runs.ledger import RunLedger
@@ -287,6 +288,37 @@ async def test_an_answer_that_was_taken_back_in_the_queue_can_be_given_again(
     assert (await ledger.cancel(answer.run_id, TENANT)).status is Status.CANCELLED
     thread = await ledger.thread(asking.thread_id, TENANT)
     assert (thread.asked, thread.asked_root) == (asking.run_id, asking.run_id)
+
+
+async def test_an_answer_that_failed_is_not_given_to_another_question(
+    settings: Settings, client: Any, keys: Keys, stage: Stage
+) -> None:
+    """A person's yes to one question must not become a yes to the next one, whoever replays the failed run."""
+    question = ["delete the file?"]
+
+    def asks() -> str:
+        asked = question[0]
+        said = interrupt(asked)
+        if asked == "delete the file?":
+            raise ValueError("a bug")
+        return f"{asked} {said}"
+
+    stage.act = asks
+    async with working(settings, client, keys, stage) as ledger:
+        replaying = Replaying(client, keys, ledger)
+        asking = await ended(ledger, (await ledger.accept(says("hello"))).run_id)
+        failed = await ended(ledger, (await ledger.accept(answers("yes", asking.thread_id))).run_id)
+        replay = await ended(ledger, (await replaying.replay(failed)).run_id)
+        assert replay.status is Status.ERROR, "nothing had happened on the thread: it was replayed, and failed again"
+        question[0] = "pay a million?"
+        other = await ended(ledger, (await ledger.accept(says("and now?", asking.thread_id))).run_id)
+        assert other.status is Status.INTERRUPTED
+        for run, again in ((replay, False), (replay, True), (failed, True)):
+            with pytest.raises(NothingAsked):
+                await replaying.replay(run, again=again)
+        assert (await ledger.thread(asking.thread_id, TENANT)).asked == other.run_id
+        done = await ended(ledger, (await ledger.accept(answers("no", asking.thread_id))).run_id)
+    assert (await texts(client, keys, done.thread_id))[-1] == "done pay a million? no"
 
 
 async def test_a_run_handed_over_goes_on_where_it_was(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.infra import telemetry
-from app.infra.errors import Conflict
+from app.infra.errors import Conflict, NothingAsked
 from app.infra.ids import RunId, new_id
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
@@ -53,7 +53,8 @@ class Replaying:
 
         With `again` any ended run is started anew from its input. A failed run is replayed once: asked a second time,
         `ReplayedBefore` names the run that goes on with it. Raises `Unfinished`, `NotFailed`, `ThreadNotFound` when
-        its thread has expired, `NothingAsked` for an answer that is to be given anew and is not waited for.
+        its thread has expired, `NothingAsked` for an answer that is to be given again, when the thread has moved on or
+        does not wait for it any more: what was said to one question must not answer another.
         """
         if not run.status.ended:
             raise Unfinished(run)
@@ -63,6 +64,8 @@ class Replaying:
             by = await self._redis.hget(self._keys.run(run.run_id), "replayed_by")
         if by and not again:
             raise ReplayedBefore(run.run_id, RunId(by.decode()))
+        if again and run.command is not None and run.answers is None:
+            raise NothingAsked(run.thread_id)
         accepted = await self._ledger.accept(
             NewRun(
                 run_id=RunId(new_id()),
@@ -73,6 +76,7 @@ class Replaying:
                 # Also for a replay: it begins with it where the old run has left no checkpoint.
                 input=run.input,
                 command=run.command,
+                answers=run.answers if again else None,
                 replays=None if again else run,
                 request_id=request_id,
                 traceparent=telemetry.carry(),
