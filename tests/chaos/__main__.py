@@ -31,7 +31,7 @@ _PARTS: tuple[tuple[Literal["everysec", "always"], Literal["orderly", "kill"]], 
     ("always", "kill"),
 )
 """AOF policy, and the restarts of the Valkey that it promises to survive."""
-_CRASHES: dict[plan.Kind, int] = {"restart": 3, "kill": 1, "freeze": 1}
+_CRASHES: dict[plan.Kind, int] = {"restart": 6, "kill": 1, "freeze": 1}
 """Faults of the third part: crashes of the Valkey, with workers that die or freeze around them."""
 _TOLD_IN_FULL = 3
 """Threads whose whole history is printed; all of them are in the report's folder."""
