@@ -53,7 +53,7 @@ def build(stack: StackConfig) -> Platform:
     """Everything of the stack, in the order in which it comes up."""
     platform = stack.kubernetes
     assert platform is not None, "checked with the configuration"
-    opts = pulumi.ResourceOptions(providers=[_cluster("cluster", platform)])
+    opts = pulumi.ResourceOptions(providers=[_cluster(stack, platform)])
     parts = Parts(stack, platform, _namespace(stack, platform, opts), opts)
     parts.env["ENVIRONMENT"] = stack.environment
     access = data.redis_of(parts)
@@ -79,19 +79,18 @@ def build(stack: StackConfig) -> Platform:
     return Platform(service_url=ready.apply(lambda _: platform.service_url), api_key=key.key)
 
 
-def _cluster(name: str, platform: KubernetesConfig, *, adopts: bool = False) -> pulumi_kubernetes.Provider:
+def _cluster(stack: StackConfig, platform: KubernetesConfig) -> pulumi_kubernetes.Provider:
     return pulumi_kubernetes.Provider(
-        name,
+        "cluster",
         kubeconfig=platform.kubeconfig,
         context=platform.context,
-        upsert_existing_objects=adopts or None,
+        # What outlived the last `pulumi destroy`, with the data in it, is taken over by the next `pulumi up`. Not by a
+        # provider of its own for these objects: moving to it would replace them.
+        upsert_existing_objects=stack.keep_data or None,
     )
 
 
 def _namespace(stack: StackConfig, platform: KubernetesConfig, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
-    if stack.keep_data:
-        # It outlived the last `pulumi destroy`, with the data in it: the next `pulumi up` takes it over.
-        opts = pulumi.ResourceOptions(providers=[_cluster("cluster-adopting", platform, adopts=True)])
     made = RestrictedNamespace(
         NAME,
         {

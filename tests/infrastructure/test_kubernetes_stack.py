@@ -9,11 +9,14 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime.mocks import MockResourceArgs
 from pulumi_kubernetes import core
 
 from components.traffic import shadow_prefix
 from stacks import render as module
 from stacks.config import ConfigError, StackConfig
+from stacks.kubernetes import build
+from stacks.outputs import export
 from stacks.render import MADE_UP, ORDER, Rendered, render
 from tests.support import components
 from tests.support.components import assert_hardened, assert_selected
@@ -438,6 +441,30 @@ def test_the_outputs_are_those_of_every_platform() -> None:
 def test_a_platform_without_manifests_says_so() -> None:
     with pytest.raises(ConfigError, match="render a stack of the platform kubernetes"):
         render(StackConfig(), "dev")
+
+
+def test_keeping_data_moves_nothing_to_another_provider() -> None:
+    """Pulumi replaces what moves: turning it on for a stack that runs would end the namespace, and all in it."""
+    providers: dict[bool, list[str]] = {}
+    for keep in (False, True):
+        engine = Watching()
+        configuration = stack(keepData=keep)
+        module._run(engine, "test", lambda: export(configuration, build(configuration)))  # noqa: B023 - run at once
+        providers[keep] = engine.providers
+    assert providers[False] == providers[True] == ["cluster"]
+
+
+class Watching(module._Recorder):
+    """Remembers the providers of Kubernetes objects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.providers: list[str] = []
+
+    def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        if args.typ == "pulumi:providers:kubernetes":
+            self.providers.append(args.name)
+        return super().new_resource(args)
 
 
 def test_data_that_are_kept_keep_their_claims() -> None:

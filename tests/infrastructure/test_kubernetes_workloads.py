@@ -324,7 +324,8 @@ def test_a_release_without_requests_is_not_waited_for(render: Render) -> None:
     def program() -> AgentService:
         made = service()
         for weight in (0, 1):
-            pulumi.Output.from_input(weight).apply(lambda of: note(int(of), made))
+            noted: pulumi.Output[int] = pulumi.Output.from_input(note(weight, made))
+            noted.apply(str)
         return made
 
     render(program)
