@@ -73,7 +73,8 @@ redis.call('PERSIST', k.thread_runs)
 redis.call('PERSIST', k.effects)
 redis.call('HDEL', k.thread, 'asked', 'asked_root') -- answered, or passed over by a new message
 local pause = tonumber(ARGV[11])
-if pause > tonumber(ARGV[12]) then
+-- Behind an unfinished run there is no telling when it would begin, be the pause ever so short.
+if pause > tonumber(ARGV[12]) or (pause > 0 and known[3]) then
   redis.call('HSET', k.states, run, 'pending')
   redis.call('ZADD', k.later, now + pause, run)
 elseif known[3] then

@@ -38,6 +38,8 @@ local function finish(run, thread_id, epoch, status, result, ttl, asks)
   if asks == '1' and not active then
     asked = true
     redis.call('HSET', k.thread, 'asked', run, 'asked_root', redis.call('HGET', k.run, 'effects_root') or run)
+    -- It says what is asked, and which graph is to be told the answer.
+    redis.call('EXPIRE', k.run, math.max(tonumber(ttl.run), tonumber(ttl.thread)))
   elseif not started and not active then
     local answers = redis.call('HGET', k.run, 'answers')
     if answers and answers ~= '' then -- an answer that was taken back before anybody acted on it

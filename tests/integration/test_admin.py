@@ -165,6 +165,13 @@ async def test_a_replay_asked_for_at_the_same_moment_makes_one_run(admin: httpx.
     assert len((await admin.get("/admin/runs")).json()["runs"]) == 2
 
 
+async def test_no_request_can_take_the_place_of_a_replay(admin: httpx.AsyncClient, ledger: RunLedger) -> None:
+    """Any user of the tenant chooses Idempotency-Keys, and may know the id of a run."""
+    failed = await failed_run(ledger)
+    await ledger.accept(new_run(idempotency_key=f"replay:{failed.run_id}"))
+    assert (await admin.post(f"/admin/runs/{failed.run_id}/replay")).status_code == 202
+
+
 async def test_a_thread_is_read_exported_and_deleted(
     application: FastAPI, admin: httpx.AsyncClient, ledger: RunLedger, client: Any
 ) -> None:

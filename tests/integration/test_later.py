@@ -265,3 +265,18 @@ async def test_the_scheduler_outlives_an_outage(keys: Keys, run_settings: RunSet
             await let_an_hour_pass(client, keys, run_id)
             await eventually(ledger.size, until=lambda size: size == 1, seconds=8)
         await client.aclose()
+
+
+async def test_a_short_pause_is_kept_behind_an_unfinished_run(
+    ledger: RunLedger, later: Later, client: Any, keys: Keys
+) -> None:
+    """The end of the run before it must not make it begin too early."""
+    first = await ledger.accept(new_run())
+    thread_id = (await ledger.get(first.run_id)).thread_id
+    put = (await ledger.accept(replace(new_run(thread_id), after=timedelta(seconds=30)))).run_id
+    claim = (await ledger.claim("w1", 1)).runs[0]
+    await ledger.complete(claim, await ledger.get(first.run_id), Status.SUCCESS, {})
+    assert (await ledger.claim("w1", 1)).runs == []
+    await let_an_hour_pass(client, keys, put)
+    assert await later.promote([put]) == 1
+    assert [claim.run_id for claim in (await ledger.claim("w1", 1)).runs] == [put]

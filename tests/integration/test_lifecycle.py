@@ -250,6 +250,8 @@ async def test_a_question_is_answered_by_a_new_run_once(
         assert (asking.result or {})["interrupts"][0]["value"] == "really?"
         assert (await ledger.thread(thread_id, TENANT)).asked == asking.run_id
         assert await ledger.size() == 0
+        left = await client.ttl(keys.run(asking.run_id))
+        assert left > settings.runs.run_retention_seconds, "it names what is asked"
         answer = answers("yes", thread_id)
         run = await ended(ledger, (await ledger.accept(answer)).run_id)
         assert (run.status, run.effects_root) == (Status.SUCCESS, asking.run_id)

@@ -80,8 +80,8 @@ class Replaying:
                 replays=None if again else run,
                 request_id=request_id,
                 traceparent=telemetry.carry(),
-                # Two who replay the same run at the same moment get one new run.
-                idempotency_key="" if again else f"replay:{run.run_id}",
+                # Two who replay the same run at the same moment get one new run. No request can have such a key.
+                idempotency_key="" if again else f"replay\n{run.run_id}",
                 digest=hashlib.sha256(f"replay:{run.run_id}".encode()).hexdigest(),
             )
         )
