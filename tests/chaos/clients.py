@@ -54,7 +54,7 @@ class Clients:
 
     async def _talk(self, talk: Talk) -> None:
         await asyncio.sleep(max(0.0, talk.at - self._history.now()))
-        thread_id, before = "", None
+        thread_id = ""
         async with asyncio.TaskGroup() as group:
             for turn in talk.turns:
                 found = TurnHistory(turn, talk.name, f"key-{self._history.plan.seed}-{turn.tag}", thread_id)
@@ -64,10 +64,9 @@ class Clients:
                 await accepted.wait()
                 if not (turn.eager and found.runs):
                     await task
-                thread_id = found.thread_id
-                if before is not None and before.unfinished:
+                if found.unfinished:
                     return
-                before = found
+                thread_id = found.thread_id
 
     async def _turn(self, found: TurnHistory, accepted: asyncio.Event) -> None:
         try:
