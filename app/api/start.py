@@ -18,7 +18,7 @@ from app.infra import telemetry
 from app.infra.auth import Caller
 from app.infra.errors import RedisUnavailable, RunNotFound
 from app.infra.ids import ID_PATTERN, RunId, ThreadId, new_id
-from app.runs.model import Accepted, NewRun, Strategy
+from app.runs.model import Accepted, NewRun, Run, Strategy
 
 _LOOK_AGAIN_SECONDS = 0.5
 
@@ -118,7 +118,8 @@ async def start(
         raise ProblemError(
             422, "too-late", f"after_seconds: must be below {api.settings.runs.thread_retention_seconds}"
         )
-    graph = await _graph(api, caller, asked)
+    asking = await _asking(api, caller, asked)
+    graph = _graph(api, asked, asking)
     accepted = await api.ledger.accept(
         NewRun(
             run_id=run_id or RunId(new_id()),
@@ -127,7 +128,7 @@ async def start(
             user=caller.user,
             graph=graph,
             input={} if asked.answers else {"messages": [{"role": "user", "content": asked.message}]},
-            command={"resume": asked.resume} if asked.answers else None,
+            command={"resume": _resume(asked.resume, asking)} if asked.answers else None,
             strategy=Strategy(asked.multitask_strategy),
             after=timedelta(seconds=after_seconds),
             request_id=request_id(),
@@ -142,18 +143,38 @@ async def start(
     return accepted
 
 
-async def _graph(api: Api, caller: Caller, asked: ChatRequest) -> str:
+async def _asking(api: Api, caller: Caller, asked: ChatRequest) -> Run | None:
+    """The run whose question `asked` answers. None: nothing is asked; the ledger refuses it, or has taken it before."""
+    if not asked.answers or asked.thread_id is None:
+        return None
+    thread = await api.ledger.thread(ThreadId(asked.thread_id), caller.tenant)
+    if thread.asked is None:
+        return None
+    with contextlib.suppress(RunNotFound):
+        return await api.ledger.get(thread.asked, caller.tenant)
+    return None
+
+
+def _graph(api: Api, asked: ChatRequest, asking: Run | None) -> str:
     """The graph to run; an answer goes to the one that asked, for no other would know what to do with it."""
-    graph = asked.graph or api.settings.service.default_graph
-    if asked.answers and asked.thread_id:
-        thread = await api.ledger.thread(ThreadId(asked.thread_id), caller.tenant)
-        if thread.asked is not None:  # else the ledger refuses the answer, unless it has taken it before
-            with contextlib.suppress(RunNotFound):
-                asking = (await api.ledger.get(thread.asked, caller.tenant)).graph
-                if asked.graph not in (None, asking):
-                    raise ProblemError(422, "wrong-graph", f"graph: leave it out, {asking} waits for this answer")
-                graph = asking
-    return check_graph(api, graph)
+    if asking is not None and asked.graph not in (None, asking.graph):
+        raise ProblemError(422, "wrong-graph", f"graph: leave it out, {asking.graph} waits for this answer")
+    return check_graph(api, asking.graph if asking else asked.graph or api.settings.service.default_graph)
+
+
+def _resume(answer: Any, asking: Run | None) -> Any:
+    """The answer as an object from each question's id: so it reaches that question only."""
+    questions = [question["id"] for question in ((asking and asking.result) or {}).get("interrupts", ())]
+    if not questions or (isinstance(answer, dict) and answer and answer.keys() <= set(questions)):
+        return answer
+    if len(questions) > 1:
+        raise ProblemError(
+            422,
+            "several-questions",
+            f"resume: {len(questions)} questions wait; send an object from each of `interrupts[].id` to its answer",
+            questions=questions,
+        )
+    return {questions[0]: answer}
 
 
 def check_message(api: Api, message: str) -> None:

@@ -63,6 +63,22 @@ async def test_the_same_answer_sent_again_under_its_key_is_the_same_run(http: ht
     assert (other.status_code, other.json()["type"]) == (409, "urn:slipway:problem:idempotency-mismatch")
 
 
+async def test_several_questions_are_answered_by_their_ids(http: httpx.AsyncClient) -> None:
+    """One answer for all would be given to whichever is first; those that are left out stay asked."""
+    question = (await http.post("/chat", json={"message": "do it", "graph": "asking_twice"})).json()
+    ids = {one["value"]: one["id"] for one in question["interrupts"]}
+    thread = {"thread_id": question["thread_id"]}
+    refused = await http.post("/chat", json={"resume": "yes", **thread})
+    assert (refused.status_code, refused.json()["type"]) == (422, "urn:slipway:problem:several-questions")
+    assert set(refused.json()["questions"]) == set(ids.values())
+    left = (await http.post("/chat", json={"resume": {ids["one?"]: "yes"}, **thread})).json()
+    assert [one["value"] for one in left["interrupts"]] == ["two?"]
+    done = (await http.post("/chat", json={"resume": "no", **thread})).json()
+    assert done["status"] == "success"
+    history = (await http.get(f"/threads/{question['thread_id']}/history")).json()["messages"]
+    assert sorted(message["content"] for message in history[1:]) == ["first: yes", "second: no"]
+
+
 async def test_an_answer_streams_like_any_run(http: httpx.AsyncClient) -> None:
     question = await asked(http)
     body = {"resume": "yes", "thread_id": question["thread_id"]}

@@ -162,3 +162,22 @@ def _blocking() -> Any:
 
 
 blocking = _blocking()
+
+
+def _asking_twice() -> Any:
+    async def first(state: State) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"first: {interrupt('one?')}")]}
+
+    async def second(state: State) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"second: {interrupt('two?')}")]}
+
+    graph = StateGraph(State)
+    graph.add_node("first", first)
+    graph.add_node("second", second)
+    graph.add_edge(START, "first")
+    graph.add_edge(START, "second")
+    return graph.compile()
+
+
+asking_twice = _asking_twice()
+"""Stops with two questions at once."""
