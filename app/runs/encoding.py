@@ -11,6 +11,10 @@ from pydantic import BaseModel
 _META = ("langgraph_node", "langgraph_step", "checkpoint_ns", "tags")
 """What a client may want to know of a token's origin; the rest of LangGraph's metadata is ours."""
 
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_DEEPEST = 100
+"""Levels of nesting that are written where not all can be."""
+
 
 def event_data(namespace: tuple[str, ...], mode: str, payload: Any) -> bytes:
     """The data of one event: {"ns": […], "data": …}; a token's data is [chunk, where it came from]."""
@@ -24,7 +28,10 @@ def event_data(namespace: tuple[str, ...], mode: str, payload: Any) -> bytes:
 
 def encode(value: Any) -> bytes:
     """JSON of anything a graph may hand out; what has no JSON form is named by its class, never printed."""
-    return orjson.dumps(value, default=_fallback, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(value, default=_fallback, option=_OPTIONS)
+    except TypeError:  # a part of it cannot be written, and the rest must not be lost with it
+        return orjson.dumps(_writable(value, 0), default=_fallback, option=_OPTIONS)
 
 
 def plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +60,35 @@ def message_json(message: BaseMessage) -> dict[str, Any]:
     if tool_call_id:
         found["tool_call_id"] = tool_call_id
     return found
+
+
+def _writable(value: Any, depth: int) -> Any:
+    """The same without what JSON cannot hold: half characters, integers beyond 64 bits, bottomless nesting."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if depth > _DEEPEST:
+        return f"<{type(value).__name__}>"
+    if isinstance(value, dict):
+        return {_writable_key(key): _writable(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_writable(part, depth + 1) for part in value]
+    if isinstance(value, BaseMessage | BaseModel):
+        return _writable(_fallback(value), depth + 1)
+    try:
+        orjson.dumps(value, default=_fallback, option=_OPTIONS)
+    except TypeError:
+        return f"<{type(value).__name__}>"
+    return value
+
+
+def _writable_key(key: Any) -> Any:
+    if isinstance(key, str):
+        return key.encode("utf-8", "replace").decode()
+    try:
+        orjson.dumps({key: None}, option=_OPTIONS)
+    except TypeError:
+        return f"<{type(key).__name__}>"
+    return key
 
 
 def _fallback(value: Any) -> Any:
