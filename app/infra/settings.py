@@ -78,6 +78,12 @@ class RedisSettings(Group):
     def _is_a_redis_url(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        from redis.connection import parse_url
+
+        try:
+            parse_url(value.get_secret_value())
+        except ValueError:  # its text quotes the URL, and of a password with a slash a part
+            raise ValueError("cannot be read; write special characters of its password as %2F and the like") from None
         return value
 
 
