@@ -81,6 +81,7 @@ elseif known[3] then
   redis.call('HSET', k.states, run, 'waiting')
   redis.call('RPUSH', k.waiting, run)
 else
+  if not known[1] then redis.call('HSET', k.run, 'first', '1') end -- nothing of the thread need be read
   redis.call('HSET', k.thread, 'active', run)
   redis.call('HSET', k.states, run, 'pending')
   enqueue(k.queue, k.wake, run, now + pause)

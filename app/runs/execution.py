@@ -78,6 +78,7 @@ class Execution:
             ttl_seconds=services.settings.runs.thread_retention_seconds,
             on_stale=on_stale,
             serde=open_serializer(services.settings.runs),
+            empty=run.first and not claim.again,
         )
         self._effects = RedisEffects(
             services.redis,

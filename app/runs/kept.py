@@ -30,6 +30,8 @@ class _Kept:
         self.writes: set[asyncio.Future[None]] = set()
         self.waiting: set[asyncio.Future[None]] = set()
         self.error: Exception | None = None
+        self.empty = False
+        """Nothing of the thread is stored, nor on its way."""
 
     def changed(self) -> None:
         for waiter in self.waiting:
@@ -48,10 +50,11 @@ class _Kept:
 class KeptSaver(RedisSaver):
     """The saver of one attempt. A step awaits `kept` before it does what must not be done again."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """As `RedisSaver`."""
+    def __init__(self, *args: Any, empty: bool = False, **options: Any) -> None:
+        """As `RedisSaver`; `empty` says that the thread is new, so that the look for its checkpoints can be spared."""
         super().__init__(*args, **options)
         self._kept = _Kept()
+        self._kept.empty = empty
 
     async def kept(self) -> None:
         """Wait until the checkpoints are stored from which the current step and the graphs around it began, and what
@@ -83,6 +86,7 @@ class KeptSaver(RedisSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
+        self._kept.empty = False
         try:
             put = await super().aput(config, checkpoint, metadata, new_versions)
         except Exception as error:
@@ -95,6 +99,7 @@ class KeptSaver(RedisSaver):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
+        self._kept.empty = False
         under_way: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kept.writes.add(under_way)
         try:
@@ -108,6 +113,8 @@ class KeptSaver(RedisSaver):
             self._kept.changed()
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        if self._kept.empty:
+            return None
         found = await super().aget_tuple(config)
         if found is not None:
             self._kept.ids.add(found.checkpoint["id"])

@@ -146,6 +146,8 @@ class Run:
     strategy: Strategy = Strategy.ENQUEUE
     supersedes: tuple[RunId, ...] = ()
     """Runs of the thread that its strategy stopped, the newest first."""
+    first: bool = False
+    """It began its thread and runs before any other of it: there is no checkpoint yet."""
     last_error: str = ""
     """Class of the error that the last failed attempt ended with."""
     checkpoint_id: str = ""
@@ -188,6 +190,7 @@ class Run:
             effects_root=RunId(fields.get("effects_root") or fields["run_id"]),
             strategy=Strategy(fields.get("strategy", Strategy.ENQUEUE)),
             supersedes=run_ids(fields.get("supersedes", "")),
+            first="first" in fields,
             last_error=fields.get("last_error", ""),
             checkpoint_id=fields.get("checkpoint_id", ""),
         )
