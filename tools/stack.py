@@ -81,12 +81,21 @@ class Stack:
         """The variables for `pulumi`; makes the passphrase and the folder of the state where they are ours."""
         made = dict(os.environ, PULUMI_STACK=self.name, PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER="true")
         made.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
+        if self._is_local:
+            # Pulumi would fetch the plugins of all packages of the environment, those of Kubernetes too.
+            made.setdefault("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
         if "PULUMI_BACKEND_URL" not in made:
             self.own_backend.mkdir(parents=True, exist_ok=True)
             made["PULUMI_BACKEND_URL"] = "file://" + quote(str(self.own_backend))
         if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & made.keys():
             made["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(self._passphrase())
         return made
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether the stack's platform is this machine, which needs no plugin of Pulumi."""
+        settings = yaml.safe_load(self.committed.read_text(encoding="utf-8")) if self.committed.is_file() else {}
+        return ((settings or {}).get("config") or {}).get("slipway:platform", "local") == "local"
 
     def _passphrase(self) -> Path:
         """A random one per machine and clone. Never written twice: without it the secrets in the state are lost."""

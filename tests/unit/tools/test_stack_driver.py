@@ -305,3 +305,11 @@ def test_slipway_of_a_stack_that_is_not_up_says_what_to_do(repository: Path) -> 
     with pytest.raises(Failure, match="brought up") as raised:
         driver.service_settings(Stack("dev", repository))
     assert "make up STACK=dev" in raised.value.fix
+
+
+def test_the_local_platform_fetches_no_plugins(repository: Path) -> None:
+    """Pulumi fetches those of every package that is installed; only Kubernetes needs any."""
+    variable = "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"
+    assert Stack("dev", repository).environment()[variable] == "true"
+    (repository / "Pulumi.prod.yaml").write_text("config:\n  slipway:platform: kubernetes\n")
+    assert variable not in Stack("prod", repository).environment()
