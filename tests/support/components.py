@@ -87,7 +87,7 @@ Render = Callable[[Callable[[], pulumi.ComponentResource | None]], Rendered]
 
 
 @contextmanager
-def rendering() -> Iterator[Render]:
+def rendering(project: str = "slipway") -> Iterator[Render]:
     """Gives a function that runs a program under mocks; loops that Pulumi's mocks make are closed in the end."""
     made: list[asyncio.AbstractEventLoop] = []
     new_event_loop = asyncio.new_event_loop
@@ -105,7 +105,7 @@ def rendering() -> Iterator[Render]:
         component: list[pulumi.ComponentResource | None] = []
 
         async def run() -> None:
-            mocks.set_mocks(_Engine(rendered), project="slipway", stack="test", preview=False)
+            mocks.set_mocks(_Engine(rendered), project=project, stack="test", preview=False)
             await run_pulumi_func(lambda: component.append(program()))
             if component[0] is not None:
                 for name in [name for name in type(component[0]).__annotations__ if not name.startswith("_")]:
