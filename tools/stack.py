@@ -95,7 +95,7 @@ class Stack:
     def _is_local(self) -> bool:
         """Whether the stack's platform is this machine, which needs no plugin of Pulumi."""
         settings = yaml.safe_load(self.committed.read_text(encoding="utf-8")) if self.committed.is_file() else {}
-        return ((settings or {}).get("config") or {}).get("slipway:platform", "local") == "local"
+        return bool(((settings or {}).get("config") or {}).get("slipway:platform", "local") == "local")
 
     def _passphrase(self) -> Path:
         """A random one per machine and clone. Never written twice: without it the secrets in the state are lost."""
