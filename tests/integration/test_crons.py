@@ -21,6 +21,7 @@ from app.infra.ids import STABLE, Release, TenantId, ThreadId, UserId
 from app.infra.keys import Keys
 from app.infra.redis import connect
 from app.infra.settings import RunSettings
+from app.runs.administration.removal import Removal
 from app.runs.ledger import RELEASE_SEEN_MS, RunLedger
 from app.runs.model import Run, Strategy
 from app.runs.schedule import crons as crons_module
@@ -414,6 +415,23 @@ async def test_crons_are_the_tenants_own(crons: Crons, ledger: RunLedger) -> Non
     thread = (await ledger.get((await ledger.accept(new_run())).run_id)).thread_id
     with pytest.raises(ThreadNotFound):
         await crons.create(hourly(tenant=other, thread_id=ThreadId(thread)))
+
+
+async def test_no_cron_is_made_for_a_thread_that_is_deleted_at_that_moment(
+    crons: Crons, ledger: RunLedger, client: Any, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on naming a thread of which nothing is to be left."""
+    accepted = await ledger.accept(new_run())
+    thread_id = (await ledger.get(accepted.run_id)).thread_id
+
+    async def now_after_the_deletion() -> int:
+        await Removal(client, keys).thread(thread_id, TENANT)
+        return await now_ms(client)
+
+    monkeypatch.setattr(crons, "_now", now_after_the_deletion)
+    with pytest.raises(ThreadNotFound):
+        await crons.create(hourly(thread_id=thread_id))
+    assert await client.keys("*cron*") == []
 
 
 async def test_a_tenant_has_a_limited_number_of_crons(crons: Crons, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,14 @@ from typing import Any
 import redis.exceptions
 
 from app.infra import telemetry
-from app.infra.errors import Conflict, IdempotencyMismatch, RedisUnavailable, RunNotFound, SlipwayError
+from app.infra.errors import (
+    Conflict,
+    IdempotencyMismatch,
+    RedisUnavailable,
+    RunNotFound,
+    SlipwayError,
+    ThreadNotFound,
+)
 from app.infra.ids import Release, RunId, TenantId, new_id
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
@@ -63,8 +70,6 @@ class Crons:
         Raises `ValueError` for a schedule or time zone that is none, `NeverDue`, `ThreadNotFound` for a thread that is
         not the tenant's, `TooManyCrons`, `IdempotencyMismatch`, `RedisUnavailable`.
         """
-        if new.thread_id is not None:
-            await self._ledger(self._release).thread(new.thread_id, new.tenant)
         now = await self._now()
         made = uuid.uuid5(_MADE, f"{new.tenant}:{new.idempotency_key}") if new.idempotency_key else new_id()
         cron = Cron(
@@ -97,12 +102,20 @@ class Crons:
         try:
             first: bytes = await _CREATE(
                 self._redis,
-                keys=[keys.crons, keys.cron(cron.cron_id), keys.crons_of(cron.tenant), keys.tenants],
+                keys=[
+                    keys.crons,
+                    keys.cron(cron.cron_id),
+                    keys.crons_of(cron.tenant),
+                    keys.tenants,
+                    *([keys.thread(cron.thread_id)] if cron.thread_id else []),
+                ],
                 args=[cron.cron_id, cron.tenant, MOST_PER_TENANT, moment, *_pairs(cron.fields() | own)],
             )
         except redis.exceptions.ResponseError as error:
             if str(error).startswith("LIMIT"):
                 raise TooManyCrons(MOST_PER_TENANT) from error
+            if cron.thread_id is not None and str(error).startswith("NOTHREAD"):
+                raise ThreadNotFound(cron.thread_id) from error
             raise
         if first.decode() != digest:
             raise IdempotencyMismatch
