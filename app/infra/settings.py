@@ -81,7 +81,7 @@ class RedisSettings(Group):
         from redis.connection import parse_url
 
         try:
-            parse_url(value.get_secret_value())
+            parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]
         except ValueError:  # its text quotes the URL, and of a password with a slash a part
             raise ValueError("cannot be read; write special characters of its password as %2F and the like") from None
         return value

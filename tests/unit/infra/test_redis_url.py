@@ -10,7 +10,12 @@ from app.infra.settings import load
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://:pass/word@host:6379/0", "redis://:password@host:port/0", "redis://host:99999/0", "unix:///s?db=password"],
+    [
+        "redis://:pass/word@host:6379/0",
+        "redis://:password@host:port/0",
+        "redis://host:99999/0",
+        "unix:///s?db=password",
+    ],
 )
 def test_an_unreadable_redis_url_is_refused_without_quoting_it(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """The client's own error names what it takes for the port: the part of a password before its slash."""
