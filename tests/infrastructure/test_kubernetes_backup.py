@@ -325,3 +325,14 @@ def test_an_archive_that_is_not_there_is_named(qdrant: FakeQdrant, tmp_path: Pat
     failed = program(qdrant, tmp_path, "restore", backup="qdrant-1.tar")
     assert failed.returncode == 1
     assert "there is no archive qdrant-1.tar" in failed.stderr
+
+
+def test_the_page_names_what_a_stack_makes(render: Render) -> None:
+    """Whoever restores is in a hurry: each name on the page must be there."""
+    page = (Path(__file__).parents[2] / "docs" / "backup.md").read_text()
+    rendered = render(backup)
+    there = {one["metadata"].get("name") for one in rendered.objects}
+    named = set(re.findall(r"cronjob/([a-z-]+)", page)) | set(re.findall(r"`(backup-[a-z-]+)`", page))
+    assert {"backup-redis", "backup-redis-restore", "backup-qdrant-restore", "backup-copies"} <= named
+    assert named <= there
+    assert re.findall(r"data-redis-\d", page) == [REDIS["data_claim"]]
