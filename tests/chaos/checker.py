@@ -7,6 +7,7 @@
 | bad-end         | a run ended as `error` or `timeout`, or was cancelled without being asked                |
 | two-ends        | a run's stream has not exactly one `end`, or something after it                          |
 | changed-end     | status or result of a run differ between two looks, or between record, stream and answer |
+|                 | (but cancelling a run that waits for a person takes its question back)                   |
 | second-effect   | an idempotent call under two keys, any other call made twice                             |
 | missing-effect  | a call of a run that succeeded never happened                                            |
 | foreign-effect  | a call that no message asked for                                                         |
@@ -133,7 +134,9 @@ def _one_end(run: StoredRun, turn: TurnHistory) -> Iterator[Violation]:
     tag = turn.turn.tag
     ended = [look for look in turn.looks if look.run_id == run.run_id and look.result is not None]
     for earlier, later in pairwise(ended):
-        if (earlier.status, earlier.result) != (later.status, later.result):
+        if (earlier.status, earlier.result) != (later.status, later.result) and not _taken_back(
+            turn, earlier.result, run
+        ):
             yield Violation("changed-end", tag, f"run {run.run_id} was {earlier.status}, then {later.status}")
     over = False
     for look in (look for look in turn.looks if look.run_id == run.run_id):
@@ -150,8 +153,14 @@ def _one_end(run: StoredRun, turn: TurnHistory) -> Iterator[Violation]:
         if seen.name == "end"
     ]
     for who, result in told:
-        if result != run.result:
+        if result != run.result and not _taken_back(turn, result, run):
             yield Violation("changed-end", tag, f"{who} was given another end of {run.run_id} than Redis holds")
+
+
+def _taken_back(turn: TurnHistory, told: dict[str, Any] | None, run: StoredRun) -> bool:
+    """Whether the run had stopped for a person, and then its client cancelled it, which takes the question back."""
+    asked = told is not None and told["status"] == "interrupted"
+    return asked and run.status == "cancelled" and turn.turn.cancel_after is not None
 
 
 def _stored(run: StoredRun, tag: str) -> Iterator[Violation]:

@@ -91,7 +91,12 @@ class Clients:
             while result["status"] == "interrupted":
                 body = {"thread_id": found.thread_id, "resume": await self._decide(found, result)}
                 request = f"resume{len(found.runs)}"
-                result = await self._run(found, body, f"{found.key}-{len(found.runs)}", request, accepted, beside)
+                try:
+                    result = await self._run(found, body, f"{found.key}-{len(found.runs)}", request, accepted, beside)
+                except _Refused:  # cancelling the run may have taken its question back
+                    result = await self._end(found, found.runs[-1])
+                    if result["status"] != "cancelled":
+                        raise
             if turn.repeat:
                 # At any address: it is the same request.
                 path = self._dice.choice(list(_PATHS.values()))

@@ -310,6 +310,20 @@ def test_a_cancelled_run_may_leave_a_part_of_its_work_but_no_line_twice() -> Non
     assert kinds(history) == {"wrong-state"}
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_only_cancelling_takes_a_question_back(asked: bool) -> None:
+    """A run that waits for a person is over, and stays what it is unless its client cancels it."""
+    history = good(cancel_after=0.1 if asked else None)
+    waits, ended = {**RESULT, "status": "interrupted"}, {**RESULT, "status": "cancelled"}
+    store(history, status="cancelled", result=ended)
+    turn = history.turns[TAG]
+    turn.looks = [Look(2, RUN, "interrupted", waits), Look(3, RUN, "cancelled", ended)]
+    turn.streams[0].events[-1].data = waits
+    history.threads[THREAD] = StoredThread(THREAD, {"log": ["t0-0 read"], "total": 1}, ("work",))
+    assert ("changed-end" in kinds(history)) is not asked
+    assert check(history).passed is asked
+
+
 def test_a_violation_is_told_with_the_thread_s_whole_history() -> None:
     """Who reads it was not there."""
     history = good()
