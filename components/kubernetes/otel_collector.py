@@ -27,6 +27,7 @@ from components.kubernetes.pod import (
     http_probe,
     pod_template,
     secret_volume,
+    tcp_probe,
 )
 from components.kubernetes.secrets import immutable_secret
 
@@ -237,7 +238,6 @@ def _memory(args: OtelCollectorArgs) -> int:
 
 def _server(args: OtelCollectorArgs, mounts: Mapping[str, str]) -> Container:
     memory = _memory(args)
-    healthy = http_probe("/", HEALTH_PORT)
     return Container(
         name="collector",
         image=args.get("image", IMAGE),
@@ -250,5 +250,10 @@ def _server(args: OtelCollectorArgs, mounts: Mapping[str, str]) -> Container:
             **{"cpu": "100m", "cpu_limit": "1", "memory": f"{memory}Mi", "memory_limit": f"{memory}Mi"},
             **{"storage": "32Mi", "storage_limit": "128Mi"},
         },
-        probes=Probes(startup=http_probe("/", HEALTH_PORT, failures=24), readiness=healthy, liveness=healthy),
+        probes=Probes(
+            startup=http_probe("/", HEALTH_PORT, failures=24),
+            readiness=http_probe("/", HEALTH_PORT),
+            # A collector that takes nothing for want of memory is not ready, and no better after a restart.
+            liveness=tcp_probe(HTTP_PORT, period=10, failures=6),
+        ),
     )

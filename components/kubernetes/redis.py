@@ -40,6 +40,7 @@ from components.kubernetes.pod import (
     http_probe,
     pod_template,
     secret_volume,
+    tcp_probe,
 )
 
 IMAGE = "redis:8.8.0-alpine@sha256:9d317178eceac8454a2284a9e6df2466b93c745529947f0cd42a0fa9609d7005"
@@ -346,7 +347,6 @@ def _server(args: RedisArgs) -> Container:
 
 def _exporter(args: RedisArgs) -> Container:
     scheme = "rediss" if "tls" in args else "redis"
-    alive = http_probe("/health", EXPORTER_PORT)
     return Container(
         name="exporter",
         image=args["exporter"].get("image", EXPORTER_IMAGE),
@@ -361,5 +361,9 @@ def _exporter(args: RedisArgs) -> Container:
         read_only_mounts={"run": RUN, **({"tls": TLS} if "tls" in args else {})},
         resources=args["exporter"].get("resources", {}),
         defaults={**_SMALL, "cpu": "20m"},
-        probes=Probes(startup=http_probe("/health", EXPORTER_PORT, failures=12), readiness=alive, liveness=alive),
+        probes=Probes(
+            startup=http_probe("/health", EXPORTER_PORT, failures=12),
+            readiness=http_probe("/health", EXPORTER_PORT),
+            liveness=tcp_probe(EXPORTER_PORT, period=10, failures=6),
+        ),
     )

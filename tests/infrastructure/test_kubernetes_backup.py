@@ -18,7 +18,7 @@ import pytest
 
 from components.kubernetes.backup import Backup, BackupArgs
 from components.kubernetes.redis import SCRIPTS
-from tests.support.components import Render, assert_hardened, assert_no_secret_in_the_open, rendering
+from tests.support.components import Render, assert_hardened, assert_no_secret_in_the_open, assert_valid, rendering
 
 KEY = "the-key-of-qdrant"
 IMAGE = "registry.example.com/slipway@sha256:" + "0" * 64
@@ -57,6 +57,7 @@ def env(container: dict[str, Any]) -> dict[str, str]:
 def test_every_way_is_hardened(render: Render, changes: dict[str, Any]) -> None:
     rendered = render(lambda: backup(**changes))
     assert_hardened(rendered)
+    assert_valid(rendered)
     assert_no_secret_in_the_open(rendered)
 
 

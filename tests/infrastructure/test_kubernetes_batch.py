@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.kubernetes.batch import BatchJob, BatchJobArgs, Concurrency, ScheduledBatch, ScheduledBatchArgs
-from tests.support.components import Render, assert_hardened, rendering
+from tests.support.components import Render, assert_hardened, assert_valid, rendering
 
 IMAGE = "registry.example.com/slipway@sha256:" + "0" * 64
 
@@ -30,7 +30,9 @@ def nightly(**changes: Any) -> ScheduledBatch:
 
 @pytest.mark.parametrize("make", [once, nightly])
 def test_both_are_hardened(render: Render, make: Any) -> None:
-    assert_hardened(render(lambda: make(secrets=["slipway"], data_claim="files")))
+    rendered = render(lambda: make(secrets=["slipway"], data_claim="files"))
+    assert_hardened(rendered)
+    assert_valid(rendered)
 
 
 @pytest.mark.parametrize("make", [once, nightly])

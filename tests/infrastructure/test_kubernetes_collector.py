@@ -34,6 +34,7 @@ from tests.support.components import (
     assert_hardened,
     assert_no_secret_in_the_open,
     assert_selected,
+    assert_valid,
     rendering,
 )
 from tests.support.valkey import free_port
@@ -72,6 +73,7 @@ def with_everything() -> OtelCollector:
 def test_it_is_hardened_and_secrets_are_files(render: Render, make: Any) -> None:
     rendered = render(make)
     assert_hardened(rendered)
+    assert_valid(rendered)
     assert_selected(rendered)
     assert_no_secret_in_the_open(rendered, TOKEN, KEY)
 

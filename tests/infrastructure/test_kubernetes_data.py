@@ -19,6 +19,7 @@ from tests.support.components import (
     assert_hardened,
     assert_no_secret_in_the_open,
     assert_selected,
+    assert_valid,
     rendering,
 )
 
@@ -51,6 +52,7 @@ def model_server(**changes: Any) -> ModelServer:
 def test_each_is_hardened_and_reached_by_what_selects_it(render: Render, make: Any) -> None:
     rendered = render(make)
     assert_hardened(rendered)
+    assert_valid(rendered)
     assert_selected(rendered)
     assert_no_secret_in_the_open(rendered, KEY)
 

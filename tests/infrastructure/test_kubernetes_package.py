@@ -16,7 +16,7 @@ import yaml
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components.kubernetes import plugin
-from tests.support.components import assert_hardened, assert_selected, rendering
+from tests.support.components import assert_hardened, assert_selected, assert_valid, rendering
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "components" / "kubernetes"
@@ -116,6 +116,7 @@ def test_the_example_uses_three_components_alone(monkeypatch: pytest.MonkeyPatch
     with rendering(project="three-components") as render:
         rendered = render(program)
     assert_hardened(rendered)
+    assert_valid(rendered)
     assert_selected(rendered)
     kinds = {one["kind"] for one in rendered.objects}
     assert {"StatefulSet", "Service", "CronJob", "PodDisruptionBudget", "Secret", "ConfigMap"} == kinds

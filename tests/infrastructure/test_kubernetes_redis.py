@@ -14,6 +14,7 @@ from tests.support.components import (
     assert_hardened,
     assert_no_secret_in_the_open,
     assert_selected,
+    assert_valid,
     rendering,
 )
 
@@ -45,6 +46,7 @@ def test_every_way_to_make_one_is_hardened(render: Render, changes: dict[str, An
     """Hardening is no option that one can forget."""
     rendered = render(lambda: redis(**changes))
     assert_hardened(rendered)
+    assert_valid(rendered)
     assert_selected(rendered)
     assert_no_secret_in_the_open(rendered, PASSWORD, *rendered.secrets)
 

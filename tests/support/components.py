@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import pulumi
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.stack import run_pulumi_func
+
+_VERSION = "1.30"
+"""The oldest Kubernetes that has all that the components use."""
 
 
 @dataclass
@@ -125,6 +129,16 @@ def rendering(project: str = "slipway") -> Iterator[Render]:
         for one in made:
             one.close()
         asyncio.set_event_loop(None)
+
+
+def assert_valid(rendered: Rendered) -> None:
+    """Each object fulfils Kubernetes' own schema: a field that does not exist would be found by a cluster only."""
+    for one in rendered.objects:
+        manifest = {key: value for key, value in one.items() if key != "pulumi_name"}
+        try:
+            kubernetes_validate.validate(manifest, _VERSION, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            raise AssertionError(f"{one['kind']} {one['pulumi_name']}: {list(error.path)}: {error.message}") from error
 
 
 def assert_hardened(rendered: Rendered) -> None:
