@@ -39,6 +39,14 @@ class ChatRequest(BaseModel):
     thread_id: Annotated[
         str | None, Field(pattern=ID_PATTERN, description="The conversation to go on with; left out, a new one begins.")
     ] = None
+    run_id: Annotated[
+        str | None,
+        Field(
+            pattern=ID_PATTERN,
+            description="With `resume`: the run whose question this answers. When another question is asked by then, "
+            "it is refused (409); an answer without it would be given to that one.",
+        ),
+    ] = None
     graph: Annotated[str | None, Field(description="Which registered graph answers; default: DEFAULT_GRAPH.")] = None
     multitask_strategy: Annotated[
         Literal["reject", "enqueue", "interrupt", "rollback"],
@@ -74,6 +82,8 @@ class ChatRequest(BaseModel):
             raise ValueError("send either message or resume, and not null")
         if self.answers and self.thread_id is None:
             raise ValueError("send the thread_id with resume: it names the conversation that asked")
+        if self.run_id is not None and not self.answers:
+            raise ValueError("leave run_id out with message: it names the run whose question resume answers")
         return self
 
     @property
@@ -129,6 +139,7 @@ async def start(
             graph=graph,
             input={} if asked.answers else {"messages": [{"role": "user", "content": asked.message}]},
             command={"resume": _resume(asked.resume, asking)} if asked.answers else None,
+            answers=RunId(asked.run_id) if asked.run_id else asking.run_id if asking else None,
             strategy=Strategy(asked.multitask_strategy),
             after=timedelta(seconds=after_seconds),
             request_id=request_id(),
@@ -148,7 +159,7 @@ async def _asking(api: Api, caller: Caller, asked: ChatRequest) -> Run | None:
     if not asked.answers or asked.thread_id is None:
         return None
     thread = await api.ledger.thread(ThreadId(asked.thread_id), caller.tenant)
-    if thread.asked is None:
+    if thread.asked is None or asked.run_id not in (None, thread.asked):
         return None
     with contextlib.suppress(RunNotFound):
         return await api.ledger.get(thread.asked, caller.tenant)
@@ -237,6 +248,7 @@ _PROBLEMS = {
     "dependency_unavailable": (502, "dependency-unavailable", "the model or another service did not answer; try again"),
     "internal": (500, "run-failed", "the run failed; report its id to whoever runs the service"),
     "superseded": (409, "run-superseded", "a later message on this thread has stopped the run"),
+    "rollback_failed": (500, "rollback-failed", "the thread could not be set back; report the run's id"),
     "rolled_back": (409, "run-rolled-back", "a later message on this thread has stopped and undone the run"),
     "attempts_exhausted": (500, "attempts-exhausted", "every allowed attempt of the run was cut off; report its id"),
     "graph_unknown": (500, "graph-unknown", "the workers of this release do not have that graph; deploy them again"),

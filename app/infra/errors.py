@@ -10,6 +10,7 @@ SlipwayError                 everything we raise on purpose; carries the fix
 ├── Conflict                 the thing is in a state that does not allow this (409)
 │   ├── IdempotencyMismatch
 │   ├── ThreadBusy
+│   ├── ThreadFull
 │   └── NothingAsked
 └── StaleEpoch               a newer worker owns the run: stop at once
 
@@ -78,6 +79,14 @@ class ThreadBusy(Conflict):
         super().__init__(
             f"thread {thread_id} has an unfinished run",
             fix="wait for it, or choose another multitask_strategy: enqueue, interrupt or rollback",
+        )
+
+
+class ThreadFull(Conflict):
+    def __init__(self, thread_id: str, most: int) -> None:
+        super().__init__(
+            f"{most} runs wait behind the unfinished one of thread {thread_id}",
+            fix="wait for them, or stop them with the multitask_strategy interrupt",
         )
 
 

@@ -7,9 +7,9 @@
 --       13 the run whose question it answers ('' when it answers none)  14 root of its effects
 --       15 run TTL, s  16 thread TTL, s
 --       17 end of the run whose answer it gives once more, ms: the thread must be as that run left it ('' else)
---       18... fields of the run record, name and value in turn
+--       18 runs that may wait behind an unfinished one  19... fields of the run record, name and value in turn
 -- Reply {run id, its thread ('' when an earlier request made it), unfinished runs that it supersedes, separated by spaces,
--- the newest first}; error replies NOTHREAD, MOVED <release>, MISMATCH, OCCUPIED <run>, NOTASKED.
+-- the newest first}; error replies NOTHREAD, MOVED <release>, MISMATCH, OCCUPIED <run>, NOTASKED, FULL.
 local run, thread_id, tenant, release = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('EXISTS', k.run) == 1 then -- an earlier reply was lost
   local record = redis.call('HMGET', k.run, 'thread_id', 'supersedes')
@@ -29,6 +29,9 @@ local known = redis.call('HMGET', k.thread, 'tenant', 'release', 'active', 'aske
 if known[1] then
   if known[1] ~= tenant then return redis.error_reply('NOTHREAD') end
   if ARGV[10] == 'reject' and known[3] then return redis.error_reply('OCCUPIED ' .. known[3]) end
+  if ARGV[10] == 'enqueue' and redis.call('LLEN', k.waiting) >= tonumber(ARGV[18]) then
+    return redis.error_reply('FULL')
+  end
   if ARGV[13] ~= '' and (known[4] ~= ARGV[13] or known[3]) then return redis.error_reply('NOTASKED') end
   if ARGV[17] ~= '' and (known[5] ~= ARGV[17] or known[3]) then return redis.error_reply('NOTASKED') end
   if known[2] ~= release then
@@ -49,7 +52,7 @@ if known[3] and (ARGV[10] == 'interrupt' or ARGV[10] == 'rollback') then
 end
 redis.call('HSET', k.run, 'run_id', run, 'thread_id', thread_id, 'tenant', tenant, 'release', release,
   'accepted_ms', stamp, 'strategy', ARGV[10], 'supersedes', superseded, 'answers', ARGV[13],
-  'effects_root', ARGV[14], unpack(ARGV, 18))
+  'effects_root', ARGV[14], unpack(ARGV, 19))
 redis.call('HSET', k.epochs, run, '0')
 redis.call('HSET', k.attempts, run, '0')
 redis.call('XADD', k.events, '*', 'e', 'metadata', 'd', ARGV[9])

@@ -24,5 +24,12 @@ if state == 'running' then
   return ARGV[3]
 end
 if redis.call('HGET', k.run, 'release') ~= ARGV[9] then return 'changed' end
+if ARGV[3] == 'rolling_back' and redis.call('HGET', k.epochs, run) ~= '0' then
+  -- An earlier attempt has written to the thread: whoever claims the run next undoes that, and then ends it.
+  redis.call('HSET', k.states, run, ARGV[3])
+  redis.call('ZREM', k.later, run)
+  enqueue(k.queue, k.wake, run, now_ms())
+  return ARGV[3]
+end
 finish(run, ARGV[2], '0', ARGV[4], ARGV[5], {run = ARGV[6], events = ARGV[7], thread = ARGV[8]}, '')
 return ARGV[4]

@@ -40,6 +40,7 @@ from app.infra.ids import RunId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import outages
+from app.runs.encoding import encode
 
 _log = get_logger(__name__)
 
@@ -292,7 +293,7 @@ def _body(effect: Effect) -> bytes:
         "answers": effect.answers,
         "decided_by": effect.decided_by,
     }
-    return orjson.dumps({name: value for name, value in facts.items() if value})
+    return encode({name: value for name, value in facts.items() if value})
 
 
 def _effect(id_: str, record: bytes) -> Effect:

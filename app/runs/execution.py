@@ -22,7 +22,7 @@ from app.infra.context import RunContext
 from app.infra.errors import StaleEpoch
 from app.infra.keys import Keys
 from app.infra.settings import Settings
-from app.memory.checkpoints import open_serializer
+from app.memory.checkpoints import RedisSaver, open_serializer
 from app.models.prices import cost
 from app.runs.effects import RedisEffects
 from app.runs.encoding import event_data
@@ -106,8 +106,6 @@ class Execution:
         interrupts: list[Interrupt] = []
         finish_reason = "stop"
         silent = True
-        if self._run.rolls_back:
-            await self._saver.arollback(self._run.thread_id, self._run.rolls_back)
         answers = self._claim.again and self._run.command is not None
         if answers and await self._saver.ahas_asked(self._run.thread_id, self._run.run_id):
             # An earlier attempt has used the answer up, and died with the next question stored.
@@ -233,3 +231,13 @@ def _last_answer(values: Any) -> BaseMessage | None:
         if getattr(message, "type", "") == "human":
             return None
     return None
+
+
+async def undo(run: Run, claim: Claim, services: Services) -> None:
+    """Set the run's thread back to what it was before the run. Raises `CheckpointDamaged`, `StaleEpoch`.
+
+    To be called under an epoch in which no graph has run: one that does not stop when it is told to is fenced off then.
+    """
+    ttl = services.settings.runs.thread_retention_seconds
+    saver = RedisSaver(services.redis, services.keys, fence=claim.fence, ttl_seconds=ttl)
+    await saver.arollback(run.thread_id, [run.run_id])

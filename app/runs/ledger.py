@@ -27,6 +27,7 @@ from app.infra.errors import (
     RunNotFound,
     StaleEpoch,
     ThreadBusy,
+    ThreadFull,
     ThreadNotFound,
 )
 from app.infra.fence import FencedLua, stale
@@ -52,6 +53,8 @@ _RELEASE = FencedLua(_HERE, "queue.lua", "release.lua")
 
 LONGEST_PAUSE_IN_QUEUE = timedelta(minutes=1)
 """What may begin only after a longer pause waits in `Keys.later`, for the queue's size makes a scaler add workers."""
+LONGEST_LINE = 1_000
+"""Runs that may wait behind one thread's unfinished run."""
 RELEASE_SEEN_MS = 120_000
 """A release whose workers have been silent for longer counts as gone; its threads move on with their next run."""
 
@@ -80,10 +83,10 @@ class RunLedger:
 
         A run of an existing thread goes to the release that the thread began on while that release exists, and
         waits there for the thread's unfinished runs, or stops them, as its strategy says. Raises `ThreadNotFound` for
-        a thread of nobody or of another tenant, `ThreadBusy` (strategy reject), `NothingAsked` (an answer that the
-        thread does not wait for, or to be given once more although the thread has moved on), `IdempotencyMismatch`,
-        `RedisUnavailable` (the run may have been written: repeat with the same Idempotency-Key). Repeating it with the
-        same `run_id` writes nothing twice.
+        a thread of nobody or of another tenant, `ThreadBusy` (strategy reject), `ThreadFull`, `NothingAsked` (an answer
+        that the thread does not wait for, or to be given once more although the thread has moved on),
+        `IdempotencyMismatch`, `RedisUnavailable` (the run may have been written: repeat with the same
+        Idempotency-Key). Repeating it with the same `run_id` writes nothing twice.
         """
         thread_id = new.thread_id or ThreadId(new_id())
         if new.after >= timedelta(seconds=self._settings.thread_retention_seconds):
@@ -110,6 +113,8 @@ class RunLedger:
                     raise ThreadBusy(thread_id) from error
                 if text.startswith("NOTASKED"):
                     raise NothingAsked(thread_id) from error
+                if text.startswith("FULL"):
+                    raise ThreadFull(thread_id, LONGEST_LINE) from error
                 if not text.startswith("MOVED "):
                     raise
                 continue  # between our look and the script the thread has changed its release: look again
@@ -166,6 +171,7 @@ class RunLedger:
                 settings.run_retention_seconds,
                 settings.thread_retention_seconds,
                 new.replays.ended_ms if new.replays is not None and new.command is not None else "",
+                LONGEST_LINE,
                 *[part for pair in fields.items() for part in pair],
             ],
         )
@@ -261,13 +267,14 @@ class RunLedger:
         result: dict[str, Any],
         events: Sequence[tuple[str, bytes]] = (),
         failure: Failure | None = None,
-    ) -> None:
+    ) -> bool:
         """End a run, once, after its last `events` (name, JSON); `failure` says what a dead letter is to hold.
 
-        Raises `StaleEpoch` when a newer worker owns it or it was ended by another.
+        False: it is to be rolled back and has not ended; give it back, whoever claims it next does that. Raises
+        `StaleEpoch` when a newer worker owns it or it was ended by another.
         """
         try:
-            await _COMPLETE(
+            reply = await _COMPLETE(
                 self._redis,
                 keys=self._keys_of(run),
                 args=[
@@ -280,12 +287,14 @@ class RunLedger:
                     "1" if result.get("interrupts") else "",
                     failure.error if failure else "",
                     failure.checkpoint_id if failure else "",
+                    "1" if claim.stop else "",
                     claim.attempt,
                     *[part for event in events for part in event],
                 ],
             )
         except redis.exceptions.ResponseError as error:
             raise stale(error, claim.fence) from error
+        return bool(reply != b"rolling_back")
 
     async def give_back(self, claim: Claim, *, pause: timedelta, used: int, error: str = "") -> None:
         """Let anyone claim the run after `pause`; `used` is how many attempts count as used.

@@ -154,11 +154,6 @@ class Run:
     """Of a dead letter: the thread's newest checkpoint when the run ended."""
 
     @property
-    def rolls_back(self) -> tuple[RunId, ...]:
-        """Runs of the thread to be undone before this one begins."""
-        return self.supersedes if self.strategy is Strategy.ROLLBACK else ()
-
-    @property
     def identity(self) -> dict[str, Any]:
         """What every result of the run begins with."""
         return {"run_id": self.run_id, "thread_id": self.thread_id, "release": self.release, "graph": self.graph}

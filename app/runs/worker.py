@@ -28,9 +28,10 @@ from app.infra.keys import Keys
 from app.infra.logging import get_logger
 from app.infra.redis import connect, outages
 from app.infra.retries import is_transient, pause_after
+from app.memory.checkpoints import CheckpointDamaged
 from app.runs.encoding import encode, plain
 from app.runs.events import EventWriter
-from app.runs.execution import Execution, Outcome, Services
+from app.runs.execution import Execution, Outcome, Services, undo
 from app.runs.heartbeat import Heartbeat
 from app.runs.ledger import Claims, RunLedger, stopped
 from app.runs.model import STOPS, Claim, Failure, Run, Status, Stop
@@ -220,7 +221,7 @@ class Worker:
     async def _execute(self, run: Run, held: _Held) -> None:
         claim = held.claim
         if claim.stop is not None:
-            return await self._complete(run, claim, Outcome(claim.stop.status, stopped(run, claim.stop)))
+            return await self._complete(run, claim, await self._stop(run, claim, claim.stop))
         events = EventWriter(
             self._services.redis,
             self._keys,
@@ -237,6 +238,17 @@ class Worker:
             return await self._complete(run, claim, outcome, await events.finish())
         finally:
             events.close()
+
+    async def _stop(self, run: Run, claim: Claim, stop: Stop) -> Outcome:
+        """The end of a run that was claimed to be stopped; a rollback undoes what its attempts wrote to the thread."""
+        if stop is Stop.ROLLBACK:
+            try:
+                await undo(run, claim, self._services)
+            except CheckpointDamaged as error:
+                _log.error("run cannot be rolled back", exc_info=error)
+                failure = Failure(type(error).__name__, "")
+                return Outcome(Status.ERROR, {**run.identity, "error": {"kind": "rollback_failed"}}, failure)
+        return Outcome(stop.status, stopped(run, stop))
 
     async def _outcome(self, run: Run, held: _Held, events: EventWriter) -> Outcome | None:
         """What the attempt came to; None when the run was given back. Raises what says that it is no longer ours."""
@@ -258,6 +270,10 @@ class Worker:
             return await self._after(run, held, error, events)
         if isinstance(ending, Outcome):
             return ending
+        if ending is Stop.ROLLBACK:  # undone under another epoch: see `undo`
+            await events.flush()
+            await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
+            return None
         if isinstance(ending, Stop):
             return Outcome(ending.status, stopped(run, ending))
         if ending is _Ending.TIMEOUT:
@@ -337,10 +353,13 @@ class Worker:
         result = plain(outcome.result)
         while True:
             try:
-                await self._ledger.complete(claim, run, outcome.status, result, events, outcome.failure)
+                ended = await self._ledger.complete(claim, run, outcome.status, result, events, outcome.failure)
                 break
             except RedisUnavailable:  # the work is done: keep trying while the run is ours, the script runs once
                 await asyncio.sleep(_RECONNECT_SECONDS)
+        if not ended:
+            await self._give_back(claim, pause=timedelta(), used=claim.attempt - 1)
+            return
         now_ms = time.time() * 1000
         labels = {"graph": run.graph, "status": str(outcome.status)}
         span = trace.get_current_span()

@@ -63,6 +63,17 @@ async def test_the_same_answer_sent_again_under_its_key_is_the_same_run(http: ht
     assert (other.status_code, other.json()["type"]) == (409, "urn:slipway:problem:idempotency-mismatch")
 
 
+async def test_an_answer_that_names_its_run_reaches_no_later_question(http: httpx.AsyncClient) -> None:
+    """Somebody else may have answered, and the agent asked something else: a slow "yes" must not approve that."""
+    first = await asked(http)
+    thread = {"thread_id": first["thread_id"]}
+    second = (await http.post("/chat", json={"message": "and this", "graph": "asking", **thread})).json()
+    late = await http.post("/chat", json={"resume": "yes", "run_id": first["run_id"], **thread})
+    assert (late.status_code, late.json()["type"]) == (409, "urn:slipway:problem:nothing-asked")
+    answer = (await http.post("/chat", json={"resume": "yes", "run_id": second["run_id"], **thread})).json()
+    assert answer["answer"] == "you decided: yes"
+
+
 async def test_several_questions_are_answered_by_their_ids(http: httpx.AsyncClient) -> None:
     """One answer for all would be given to whichever is first; those that are left out stay asked."""
     question = (await http.post("/chat", json={"message": "do it", "graph": "asking_twice"})).json()
@@ -110,6 +121,7 @@ async def test_a_question_is_taken_back_by_cancelling_its_run(http: httpx.AsyncC
         {},
         {"message": "x", "resume": "y", "thread_id": "t"},
         {"resume": "y"},
+        {"message": "x", "thread_id": "t", "run_id": "r"},
         {"resume": None, "thread_id": "t"},
         {"message": None},
         {"message": "x", "multitask_strategy": "fight"},

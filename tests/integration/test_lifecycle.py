@@ -15,7 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 
-from app.infra.errors import NothingAsked, ThreadBusy
+from app.infra.errors import NothingAsked, ThreadBusy, ThreadFull
 from app.infra.ids import STABLE, RunId, ThreadId
 from app.infra.keys import Keys
 from app.infra.settings import Settings, load
@@ -218,6 +218,67 @@ async def test_rolling_back_undoes_what_was_done(settings: Settings, client: Any
     assert [run.status for run in found] == [Status.CANCELLED] * 2
     assert [(run.result or {})["error"]["kind"] for run in found] == ["rolled_back"] * 2
     assert await texts(client, keys, thread_id) == ["zero", "first step", "done", "three", "first step", "done well"]
+
+
+async def test_a_rollback_holds_although_who_asked_for_it_never_begins(
+    settings: Settings, client: Any, keys: Keys, stage: Stage
+) -> None:
+    """The run that is rolled back undoes itself: what becomes of the one that stopped it does not matter."""
+    stage.act = stage.wait
+    async with working(settings, client, keys, stage) as ledger:
+        first = await ledger.accept(says("one"))
+        await stage.entered.wait()
+        thread_id = (await ledger.get(first.run_id)).thread_id
+        second = await ledger.accept(says("two", thread_id, strategy=Strategy.ROLLBACK))
+        await ledger.cancel(second.run_id, TENANT)
+        assert (await ended(ledger, first.run_id)).status is Status.CANCELLED
+        stage.act = lambda: "well"
+        await ended(ledger, (await ledger.accept(says("three", thread_id))).run_id)
+    assert await texts(client, keys, thread_id) == ["three", "first step", "done well"]
+
+
+async def test_a_run_between_two_attempts_is_undone_by_whoever_claims_it(
+    settings: Settings, client: Any, keys: Keys, stage: Stage
+) -> None:
+    stage.act = stage.wait
+    hasty = settings.model_copy(update={"service": settings.service.model_copy(update={"drain_seconds": 0.1})})
+    async with working(hasty, client, keys, stage) as ledger:
+        first = await ledger.accept(says("one"))
+        await stage.entered.wait()
+        stage.go_on = asyncio.Event()
+    thread_id = (await ledger.get(first.run_id)).thread_id
+    assert await texts(client, keys, thread_id) == ["one", "first step"]
+    await ledger.accept(says("two", thread_id, strategy=Strategy.ROLLBACK))
+    assert (await ledger.get(first.run_id)).status is Status.RUNNING, "it has not ended before it is undone"
+    stage.act = lambda: "well"
+    async with working(settings, client, keys, stage) as ledger:
+        assert (await ended(ledger, first.run_id)).status is Status.CANCELLED
+        await eventually(
+            lambda: texts(client, keys, thread_id), until=lambda found: found == ["two", "first step", "done well"]
+        )
+
+
+async def test_a_run_that_ends_before_it_hears_of_its_rollback_is_undone(ledger: RunLedger) -> None:
+    """Nobody is told `success` of what is then undone."""
+    accepted = await ledger.accept(says("one"))
+    run = await ledger.get(accepted.run_id)
+    claim = (await ledger.claim("w1", 1)).runs[0]
+    await ledger.accept(says("two", run.thread_id, strategy=Strategy.ROLLBACK))
+    assert await ledger.complete(claim, run, Status.SUCCESS, {}) is False
+    await ledger.give_back(claim, pause=timedelta(), used=0)
+    again = (await ledger.claim("w2", 1)).runs[0]
+    assert (again.run_id, again.stop) == (run.run_id, Stop.ROLLBACK)
+    assert await ledger.complete(again, run, Status.CANCELLED, {}) is True
+
+
+async def test_a_line_behind_one_thread_has_an_end(ledger: RunLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.runs.ledger.LONGEST_LINE", 2)
+    thread_id = (await ledger.accept(says("one"))).thread_id
+    for _ in range(2):
+        await ledger.accept(says("more", thread_id))
+    with pytest.raises(ThreadFull):
+        await ledger.accept(says("too many", thread_id))
+    await ledger.accept(says("instead", thread_id, strategy=Strategy.INTERRUPT))
 
 
 async def test_superseding_again_under_the_same_key_finishes_what_was_cut_short(ledger: RunLedger) -> None:
