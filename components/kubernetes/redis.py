@@ -94,7 +94,7 @@ class RedisArgs(TypedDict):
     secret_name: NotRequired[pulumi.Input[str]]
     """Existing Secret with a password per user under `app`, `scaler`, `backup`, and `exporter` where there is one."""
     image: NotRequired[pulumi.Input[str]]
-    """Image with Redis 7 or Valkey 8 or later, by digest; its server and client on PATH."""
+    """Image with Redis 7.2 or Valkey 8 or later, by digest; its server and client on PATH."""
     maxmemory_mb: NotRequired[int]
     """Memory for data in MiB, default 1024; the container gets twice that, since a rewrite of the log copies pages."""
     appendfsync: NotRequired[AppendFsync]
@@ -241,7 +241,7 @@ tls-ca-cert-file {TLS}/ca.crt
 tls-auth-clients no"""
     else:
         listening = f"port {PORT}"
-    return f"""bind *
+    return f"""bind * -::*
 {listening}
 protected-mode no
 aclfile {RUN}/users.acl

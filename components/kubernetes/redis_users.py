@@ -9,7 +9,7 @@
 | `exporter` | the metrics exporter, if any     | read INFO, slow log and latencies                        |
 | `probe`    | the pod's own probes             | PING, without a password                                 |
 
-The rules are those of Redis 7 and Valkey 8 (https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
+The rules are those of Redis 7.2 and Valkey 8 (https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/).
 Commands that a script calls are checked as its caller's own, hence the list for `app`.
 """
 
@@ -24,7 +24,21 @@ QUEUES = ("agent-tasks", "{agent-tasks}:q:*", "shadow:*:{agent-tasks}:q:*")
 
 SCRIPT_COMMANDS = (
     *("copy", "del", "exists", "expire", "get", "hdel", "hexists", "hget", "hincrby", "hkeys", "hmget", "hset"),
-    *("hsetnx", "hvals", "lpop", "lpush", "lrange", "lrem", "ltrim", "persist", "pexpire", "publish", "rpush", "sadd"),
+    *(
+        "hsetnx",
+        "hvals",
+        "llen",
+        "lpop",
+        "lpush",
+        "lrange",
+        "lrem",
+        "ltrim",
+        "persist",
+        "pexpire",
+        "publish",
+        "rpush",
+        "sadd",
+    ),
     *("scard", "set", "srem", "time", "unlink", "xadd", "xrevrange", "zadd", "zcard", "zdiff", "zrange"),
     *("zrangebyscore", "zrem", "zremrangebyscore", "zscore"),
 )

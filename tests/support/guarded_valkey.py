@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Self
 
+import pytest
 import redis
 
 from components.kubernetes.redis_users import APP, BACKUP, EXPORTER, SCALER, users, with_passwords
@@ -31,6 +32,10 @@ class GuardedValkey(ValkeyServer):
         super().start()
         hashes = {user: hashlib.sha256(password.encode()).hexdigest() for user, password in PASSWORDS.items()}
         with redis.Redis.from_url(self.admin_url) as admin:
+            version = admin.info("server")["redis_version"]
+            if tuple(map(int, version.split(".")[:2])) < (7, 2):
+                self.close()
+                pytest.skip(f"the component Redis is for 7.2 or later; this server is {version}")
             for line in with_passwords(users(exporter=True), hashes).splitlines():
                 _, user, *rules = line.split()
                 if user != "default":
