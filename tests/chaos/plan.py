@@ -166,7 +166,7 @@ def _times(dice: random.Random, count: int) -> list[float]:
 
 
 def _faults(dice: random.Random, times: list[float], lease: float, weights: Mapping[Kind, int]) -> tuple[Fault, ...]:
-    kinds: list[Kind] = list(weights) if len(times) >= 2 * len(weights) else []
+    kinds: list[Kind] = list(weights) if len(times) >= len(weights) else []
     kinds += dice.choices(list(weights), list(weights.values()), k=len(times) - len(kinds))
     dice.shuffle(kinds)
     return tuple(
