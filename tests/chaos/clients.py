@@ -30,6 +30,16 @@ _PATHS = {"chat": "/chat", "async": "/chat/async", "stream": "/api/stream"}
 _OVER = ("success", "error", "timeout", "interrupted", "cancelled")
 
 
+class _Transport(httpx.AsyncHTTPTransport):
+    """A connection that ended as it began is an error of the transport; anyio 4 asks the dead socket for its name."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await super().handle_async_request(request)
+        except (AttributeError, OSError) as error:
+            raise httpx.ConnectError("the connection ended as it began") from error
+
+
 class Clients:
     """All clients of one history. `urls` are the apis; `calm` waits until nobody is frozen or cut off."""
 
@@ -38,7 +48,9 @@ class Clients:
         self._dice = random.Random(history.plan.seed)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {KEY}"}, limits=limits, timeout=httpx.Timeout(5, read=_READ_SECONDS)
+            transport=_Transport(limits=limits),
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=httpx.Timeout(5, read=_READ_SECONDS),
         )
         self._chat_timeout = httpx.Timeout(5, read=40)
         self.done = 0
