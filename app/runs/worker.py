@@ -38,7 +38,7 @@ from app.runs.model import STOPS, Claim, Failure, Run, Status, Stop
 
 _log = get_logger(__name__)
 
-_LONGEST_SLEEP_SECONDS = 20.0
+_LONGEST_SLEEP_SECONDS = 10.0
 """An idle worker looks at the queue this often without being woken: what a lost wake-up costs at most."""
 _RECONNECT_SECONDS = 0.5
 _STOPPING = "the worker is stopping"
