@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -128,13 +130,17 @@ def test_a_loading_redis_is_alive_and_not_ready(run: Run, tmp_path: Path) -> Non
     acl = tmp_path / "test.acl"
     probe = next(line for line in users(exporter=False).splitlines() if line.startswith("user probe "))
     acl.write_text(f"user default on nopass ~* &* +@all\n{probe}\n")
-    # Each key takes 1 ms to read; now and then the server looks up and answers.
+    # Each key takes 1 ms to read, and after each kB the server looks up and answers.
     slow = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
     with ValkeyServer(aof=True, options=("--aclfile", str(acl), *slow)) as server:
-        with redis.Redis.from_url(server.url) as admin, admin.pipeline(transaction=False) as pipe:
-            for number in range(4_000):
-                pipe.set(f"key-{number}", "x" * 100)
-            pipe.execute()
+        with redis.Redis.from_url(server.url) as admin:
+            with admin.pipeline(transaction=False) as pipe:
+                for number in range(4_000):
+                    pipe.set(f"key-{number}", os.urandom(100))
+                pipe.execute()
+            admin.bgrewriteaof()  # a log's base is read in smaller steps than what follows it
+            while admin.info("persistence")["aof_rewrite_in_progress"]:
+                time.sleep(0.05)
         server.stop()
         starting = threading.Thread(target=server.start)
         starting.start()
