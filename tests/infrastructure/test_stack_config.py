@@ -181,6 +181,7 @@ def test_numbers_and_booleans_of_yaml_become_the_variables_text() -> None:
 def test_text_of_the_configuration_is_read_as_what_its_key_is() -> None:
     """`pulumi config set` stores everything as text."""
     stack = given(workers="2", keepData="true", publicAddress="0.0.0.0:8080")
+    assert stack.workers is not None
     assert (stack.workers.min, stack.keep_data, stack.host_port) == (2, True, ("0.0.0.0", 8080))
 
 
