@@ -10,7 +10,7 @@ import redis.exceptions
 
 from app.infra.errors import StaleEpoch
 from app.infra.ids import RunId
-from app.infra.redis import Lua
+from app.infra.redis import Lua, script_text
 
 _FENCE = Path(__file__).with_name("fence.lua").read_text()
 
@@ -33,7 +33,7 @@ class FencedLua:
 
     def __init__(self, folder: Path, *names: str) -> None:
         self.name = names[-1]
-        self._lua = Lua(_FENCE + "".join((folder / name).read_text() for name in names), name=self.name)
+        self._lua = Lua(_FENCE + script_text(folder, *names), name=self.name)
 
     async def __call__(self, redis_: Any, *, epochs: str, fence: Fence | None, keys: list[str], args: list[Any]) -> Any:
         """Run it for `fence`; None writes unfenced, which only maintenance outside any run may do."""

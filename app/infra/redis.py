@@ -7,7 +7,8 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import hiredis
 import redis.asyncio as aioredis
@@ -181,8 +182,24 @@ def outages() -> Iterator[None]:
         raise
 
 
+def script_text(folder: Path, *names: str) -> str:
+    """The files of `folder` as one script."""
+    return "".join((folder / name).read_text() for name in names)
+
+
+def clock_ms(reply: tuple[int, int]) -> int:
+    """Redis's clock in ms, of its reply to TIME."""
+    seconds, micros = reply
+    return seconds * 1000 + micros // 1000
+
+
 class Lua:
     """One script, sent by its SHA and loaded where the server does not know it (a restart forgets scripts)."""
+
+    @classmethod
+    def of(cls, folder: Path, *names: str) -> Self:
+        """The script in the last file of `folder`, after those with functions that it shares with others."""
+        return cls(script_text(folder, *names), name=names[-1])
 
     def __init__(self, text: str, *, name: str) -> None:
         self.name, self.text = name, text

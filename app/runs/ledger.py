@@ -33,22 +33,16 @@ from app.infra.errors import (
 from app.infra.fence import FencedLua, stale
 from app.infra.ids import Release, RunId, TenantId, ThreadId, new_id
 from app.infra.keys import Keys
-from app.infra.redis import Lua, outages
+from app.infra.redis import Lua, clock_ms, outages
 from app.infra.settings import RunSettings
 from app.runs.model import Accepted, Claim, Failure, NewRun, Run, Status, Stop, Strategy, Thread, run_ids
 
 _HERE = Path(__file__).parent
 
-
-def _script(*names: str) -> Lua:
-    """A script after the files of what it shares with others."""
-    return Lua("".join((_HERE / f"{name}.lua").read_text() for name in names), name=names[-1])
-
-
-_ACCEPT = _script("queue", "run_keys", "accept")
-_CLAIM = _script("queue", "claim")
-_COMPLETE = _script("queue", "run_keys", "finish", "complete")
-_CANCEL = _script("queue", "run_keys", "finish", "cancel")
+_ACCEPT = Lua.of(_HERE, "queue.lua", "run_keys.lua", "accept.lua")
+_CLAIM = Lua.of(_HERE, "queue.lua", "claim.lua")
+_COMPLETE = Lua.of(_HERE, "queue.lua", "run_keys.lua", "finish.lua", "complete.lua")
+_CANCEL = Lua.of(_HERE, "queue.lua", "run_keys.lua", "finish.lua", "cancel.lua")
 _RELEASE = FencedLua(_HERE, "queue.lua", "release.lua")
 
 LONGEST_PAUSE_IN_QUEUE = timedelta(minutes=1)
@@ -355,7 +349,7 @@ class RunLedger:
                 pipe.hmget(self._keys.thread(thread_id), "tenant", "release", "active", "asked", "asked_root")
                 pipe.hgetall(self._keys.releases)
                 pipe.time()
-                (tenant, release, active, asked, root), seen, (seconds, micros) = await pipe.execute()
+                (tenant, release, active, asked, root), seen, clock = await pipe.execute()
         thread = tenant and Thread(
             thread_id,
             TenantId(tenant.decode()),
@@ -367,7 +361,7 @@ class RunLedger:
         return (
             thread or None,
             {name.decode(): int(at) for name, at in seen.items()},
-            seconds * 1000 + micros // 1000,
+            clock_ms(clock),
         )
 
     def _times_to_live(self) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from app.memory.checkpoints.layout import NUL, Place, ThreadKeys
 from app.memory.checkpoints.reading import Reading
 
 _FOLDER = Path(__file__).parent
-_CHAIN = Lua((_FOLDER / "frame.lua").read_text() + (_FOLDER / "chain.lua").read_text(), name="chain.lua")
+_CHAIN = Lua.of(_FOLDER, "frame.lua", "chain.lua")
 _ANCESTORS = 200
 """Ancestors that one script walks over. LangGraph stores a whole value every 100 updates, unless told otherwise."""
 

@@ -19,7 +19,7 @@ from app.memory.checkpoints.ids import stay_above
 from app.memory.checkpoints.layout import NUL, Place, Record, ThreadKeys
 
 _FOLDER = Path(__file__).parent
-_READ = Lua((_FOLDER / "frame.lua").read_text() + (_FOLDER / "read.lua").read_text(), name="read.lua")
+_READ = Lua.of(_FOLDER, "frame.lua", "read.lua")
 
 _PAGE = 20
 """Checkpoints that a listing reads at a time, with their values."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.infra.ids import STABLE, Release, RunId, TenantId
 from app.infra.keys import Keys
-from app.infra.redis import outages
+from app.infra.redis import clock_ms, outages
 from app.runs.model import Status, live_status
 
 _PAGE = 500
@@ -54,8 +54,8 @@ async def backlog(client: Any, keys: Keys, tenants: list[TenantId]) -> Backlog:
             pipe.zcard(keys.later)
             for tenant in tenants:
                 pipe.zcard(keys.dead(tenant))
-            (seconds, micros), seen, later, *dead = await pipe.execute()
-    now = seconds * 1000 + micros // 1000
+            clock, seen, later, *dead = await pipe.execute()
+    now = clock_ms(clock)
     wanted, behind, complete = await _unfinished(client, keys)
     found = []
     for release in sorted({STABLE, *wanted, *(Release(name.decode()) for name in seen)}):
@@ -116,8 +116,8 @@ async def backlog_of(client: Any, keys: Keys, tenant: TenantId) -> Backlog:
             pipe.hgetall(keys.releases)
             pipe.zcard(keys.dead(tenant))
             pipe.zcard(keys.runs_of(tenant))
-            (seconds, micros), seen, dead, size = await pipe.execute()
-        now = seconds * 1000 + micros // 1000
+            clock, seen, dead, size = await pipe.execute()
+        now = clock_ms(clock)
         live: list[_Live] = []
         for start in range(0, min(size, MOST_COUNTED), _PAGE):
             live += await _live(client, keys, await client.zrevrange(keys.runs_of(tenant), start, start + _PAGE - 1))

@@ -22,14 +22,14 @@ from app.infra.errors import RedisUnavailable, ThreadNotFound
 from app.infra.ids import STABLE, Release, RunId, TenantId, ThreadId
 from app.infra.keys import Keys
 from app.infra.logging import get_logger
-from app.infra.redis import Lua, outages
+from app.infra.redis import Lua, clock_ms, outages
 
 _log = get_logger(__name__)
 
 _HERE = Path(__file__).parent
-_HIDE = Lua((_HERE / "hide_thread.lua").read_text(), name="hide_thread")
-_REMOVE_RUN = Lua((_HERE / "remove_run.lua").read_text(), name="remove_run")
-_REMOVE_THREAD = Lua((_HERE / "remove_thread.lua").read_text(), name="remove_thread")
+_HIDE = Lua.of(_HERE, "hide_thread.lua")
+_REMOVE_RUN = Lua.of(_HERE, "remove_run.lua")
+_REMOVE_THREAD = Lua.of(_HERE, "remove_thread.lua")
 
 _PAGE = 100
 """Runs removed at a time."""
@@ -164,8 +164,7 @@ class Removal:
     async def finish(self, *, begun_before: timedelta = _CUT_SHORT) -> int:
         """Go on with deletions that began so long ago: whoever began them has died. Gives how many were finished."""
         with outages():
-            seconds, micros = await self._redis.time()
-            latest = seconds * 1000 + micros // 1000 - int(begun_before.total_seconds() * 1000)
+            latest = clock_ms(await self._redis.time()) - int(begun_before.total_seconds() * 1000)
             members = await self._redis.zrange(
                 self._keys.removing, "-inf", latest, byscore=True, offset=0, num=_MOST_FINISHED
             )

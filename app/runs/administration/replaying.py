@@ -17,7 +17,7 @@ from app.runs.model import NewRun, Run
 
 _log = get_logger(__name__)
 
-_REPLAYED = Lua((Path(__file__).parent / "replayed.lua").read_text(), name="replayed")
+_REPLAYED = Lua.of(Path(__file__).parent, "replayed.lua")
 
 
 class NotFailed(Conflict):

@@ -43,10 +43,10 @@ from app.runs.schedule.model import Cron, CronNotFound, NeverDue, NewCron, TooMa
 _log = get_logger(__name__)
 
 _HERE = Path(__file__).parent
-_CREATE = Lua((_HERE / "cron_create.lua").read_text(), name="cron_create")
-_CHANGE = Lua((_HERE / "cron_change.lua").read_text(), name="cron_change")
-_DELETE = Lua((_HERE / "cron_delete.lua").read_text(), name="cron_delete")
-_ADVANCE = Lua((_HERE / "cron_advance.lua").read_text(), name="cron_advance")
+_CREATE = Lua.of(_HERE, "cron_create.lua")
+_CHANGE = Lua.of(_HERE, "cron_change.lua")
+_DELETE = Lua.of(_HERE, "cron_delete.lua")
+_ADVANCE = Lua.of(_HERE, "cron_advance.lua")
 
 MOST_PER_TENANT = 1_000
 _CHANGES = 5

@@ -15,11 +15,11 @@ from typing import Any
 
 from app.infra.ids import Release, RunId, ThreadId
 from app.infra.keys import Keys
-from app.infra.redis import Lua, outages
+from app.infra.redis import Lua, clock_ms, outages
 from app.runs.ledger import is_gone
 
 _HERE = Path(__file__).parent
-_PROMOTE = Lua((_HERE.parent / "queue.lua").read_text() + (_HERE / "promote.lua").read_text(), name="promote")
+_PROMOTE = Lua.of(_HERE, "../queue.lua", "promote.lua")
 _LOOKS = 3
 """Times that a thread is read again because it changed between the look and the script; then the next round."""
 
@@ -66,7 +66,7 @@ class Later:
                     pipe.hmget(self._keys.run(run_id), "thread_id", "release", "effects_root")
                 pipe.hgetall(self._keys.releases)
                 pipe.time()
-                *records, seen, (seconds, micros) = await pipe.execute()
+                *records, seen, clock = await pipe.execute()
             found, deleted = [], []
             for run_id, (thread, release, root) in zip(run_ids, records, strict=True):
                 if thread is None or release is None:
@@ -79,7 +79,7 @@ class Later:
                 for _, (thread_id, _, _) in found:
                     pipe.hmget(self._keys.thread(ThreadId(thread_id)), "release", "active")
                 threads = await pipe.execute()
-        now = seconds * 1000 + micros // 1000
+        now = clock_ms(clock)
         alive = frozenset(name.decode() for name, heard in seen.items() if not is_gone(heard, now))
         return [
             _Look(run_id, ThreadId(thread), RunId(root), release, *[(part or b"").decode() for part in known])

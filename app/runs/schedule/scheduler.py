@@ -23,7 +23,7 @@ from app.runs.schedule.later import Later
 
 _log = get_logger(__name__)
 
-_DUE = Lua((Path(__file__).parent / "due.lua").read_text(), name="due")
+_DUE = Lua.of(Path(__file__).parent, "due.lua")
 
 _LONGEST_SLEEP_SECONDS = 5.0
 """How late something may be that another process added after this one looked."""
