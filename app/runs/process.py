@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from pathlib import Path
 
 import uvloop
 
+from app.infra import garbage
 from app.infra.health import TOUCH_SECONDS, worker_file
 from app.infra.keys import Keys
 from app.infra.logging import lifecycle
@@ -30,9 +30,7 @@ def work(settings: Settings) -> None:
     """Execute runs of this process's release; returns after a clean stop. Raises `ConfigurationError` at start."""
     graphs = GraphRegistry.load(settings.service.langgraph_config)
     cost({"any": {}})  # loads the table of prices, a quarter of a second that the first run need not wait for
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)  # as in app.api.server
+    garbage.settle()
     uvloop.run(_work(settings, graphs))
 
 

@@ -7,9 +7,7 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +17,7 @@ import pytest
 from components.kubernetes.backup import Backup, BackupArgs
 from components.kubernetes.redis import SCRIPTS
 from tests.support.components import Render, assert_hardened, assert_no_secret_in_the_open, assert_valid, rendering
+from tests.support.loopback_http import LoopbackServer, QuietHandler
 
 KEY = "the-key-of-qdrant"
 IMAGE = "registry.example.com/slipway@sha256:" + "0" * 64
@@ -199,7 +198,7 @@ def test_an_empty_bucket_is_said_and_nothing_is_restored(tmp_path: Path) -> None
     assert "there is no copy" in failed.stderr
 
 
-class FakeQdrant:
+class FakeQdrant(LoopbackServer):
     """Collections as bytes, behind the calls of https://api.qdrant.tech/api-reference/snapshots/."""
 
     def __init__(self) -> None:
@@ -207,7 +206,7 @@ class FakeQdrant:
         self.snapshots: dict[str, bytes] = {}
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def answer(self, status: int, body: bytes = b"{}") -> None:
@@ -245,16 +244,7 @@ class FakeQdrant:
 
             do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - the library's names
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture

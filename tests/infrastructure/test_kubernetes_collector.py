@@ -6,11 +6,9 @@ import gzip
 import os
 import shutil
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from tests.support.components import (
     assert_valid,
     rendering,
 )
+from tests.support.loopback_http import LoopbackServer, QuietHandler
 from tests.support.valkey import free_port
 
 TOKEN, KEY = "Bearer of-the-telemetry", "lsv2_secret"
@@ -133,7 +132,7 @@ def test_a_wrong_input_is_named_at_construction(render: Render, changes: dict[st
         render(lambda: collector(**changes))
 
 
-class Sink:
+class Sink(LoopbackServer):
     """An OTLP server over HTTP: remembers the names of the spans that came and the headers they came with."""
 
     def __init__(self) -> None:
@@ -141,8 +140,8 @@ class Sink:
         self.headers: list[dict[str, str]] = []
         sink = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+        class Handler(QuietHandler):
+            def do_POST(self) -> None:  # noqa: N802 - the library's name
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
@@ -158,16 +157,7 @@ class Sink:
                 self.send_header("content-length", "0")
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture
